@@ -5,6 +5,7 @@
 package handoff
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +33,8 @@ type Client struct {
 	UFFD    *uffd.FD
 	Regions []Region
 	PID     int
-	// PidFD refers to the client's process and polls readable once it has exited.
+	// PidFD refers to the client's process and polls readable once it has exited; -1
+	// is none.
 	PidFD int
 	// Conn is the connection by which the client came, or nil.
 	Conn io.Closer
@@ -70,12 +72,7 @@ func CheckRegions(regions []Region, imageSize uint64) error {
 				ErrBadRegions, i, r.Address, r.Size, r.Offset, r.PageSize, err)
 		}
 	}
-	sorted := slices.SortedFunc(slices.Values(regions), func(a, b Region) int {
-		if a.Address < b.Address {
-			return -1
-		}
-		return 1
-	})
+	sorted := slices.SortedFunc(slices.Values(regions), func(a, b Region) int { return cmp.Compare(a.Address, b.Address) })
 	for i := 1; i < len(sorted); i++ {
 		if a, b := sorted[i-1], sorted[i]; a.Address+a.Size > b.Address {
 			return fmt.Errorf("%w: %#x+%#x and %#x+%#x overlap", ErrBadRegions, a.Address, a.Size, b.Address, b.Size)
