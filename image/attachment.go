@@ -57,7 +57,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 	if err := cpu.Acquire(b.ctx); err != nil {
 		return 0, err
 	}
-	defer cpu.Release()
+	defer cpu.Release(b.ctx)
 	b.hash.Write(p[:n])
 	b.off += int64(n)
 	return n, nil

@@ -61,7 +61,7 @@ func (f *frame) read(ctx context.Context, pack Blob, dst []byte) error {
 	if err := cpu.Acquire(ctx); err != nil {
 		return err
 	}
-	defer cpu.Release()
+	defer cpu.Release(ctx)
 	if blake(stored) != f.sum {
 		return errSum
 	}
@@ -72,7 +72,7 @@ func (f *frame) verify(ctx context.Context, stored []byte) error {
 	if err := cpu.Acquire(ctx); err != nil {
 		return err
 	}
-	defer cpu.Release()
+	defer cpu.Release(ctx)
 	if blake(stored) != f.sum {
 		return errSum
 	}
@@ -93,11 +93,11 @@ func unzstd(dst, src []byte) error {
 	return nil
 }
 
-// zstdDecoder is one decoder for the process. It has as many states as cpu has slots, and whoever calls it holds a slot,
+// zstdDecoder is one decoder for the process. It has as many states as cpu has slots of both kinds, and whoever calls it holds a slot,
 // so nobody waits for a state. It starts no goroutine.
 var zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
 	d, err := zstd.NewReader(nil,
-		zstd.WithDecoderConcurrency(cpu.Slots()),
+		zstd.WithDecoderConcurrency(2*cpu.Slots()),
 		zstd.WithDecoderMaxMemory(MaxFrameSize),
 		zstd.WithDecoderMaxWindow(MaxFrameSize),
 		zstd.WithDecodeAllCapLimit(true))

@@ -139,7 +139,7 @@ func readWhole(ctx context.Context, blobs Blobs, part string, d ocispec.Descript
 	if err := cpu.Acquire(ctx); err != nil {
 		return nil, fail(err)
 	}
-	defer cpu.Release()
+	defer cpu.Release(ctx)
 	if digest.FromBytes(p) != d.Digest {
 		return nil, fail(corrupt("SHA-256 does not match"))
 	}

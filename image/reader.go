@@ -204,7 +204,7 @@ func fetchBlock(ctx context.Context, pack Blob, ref blockRef, pages int, t packT
 	if err := cpu.Acquire(ctx); err != nil {
 		return nil, err
 	}
-	defer cpu.Release()
+	defer cpu.Release(ctx)
 	if blake(p) != ref.sum {
 		return nil, errSum
 	}

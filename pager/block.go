@@ -187,7 +187,7 @@ func (c *Core) run(b *block) (start, n int, any bool) {
 func (c *Core) badWanted(b *block, do func(pageRef)) {
 	for i := range b.pages {
 		ref := pageRef{b.region, b.first + uint32(i)}
-		if p := c.get(ref); b.bad>>i&1 != 0 && b.skip>>i&1 == 0 && p.is(absent) && p.has(wanted) && !p.has(claimed) {
+		if p := c.state(ref); b.bad>>i&1 != 0 && b.skip>>i&1 == 0 && p.is(absent) && p.has(wanted) && !p.has(claimed) {
 			do(ref)
 		}
 	}

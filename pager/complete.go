@@ -56,7 +56,7 @@ func (c *Core) Complete(a Action, done int64, errno unix.Errno) {
 // claim away, the page is being given up and stays removed.
 func (c *Core) landed(a Action, i int) {
 	ref := pageRef{a.first.region, a.first.page + uint32(i)}
-	p := c.get(ref)
+	p := c.state(ref)
 	if !p.has(claimed) {
 		return
 	}
@@ -69,7 +69,7 @@ func (c *Core) landed(a Action, i int) {
 	}
 	c.stats.installed(a.Kind)
 	c.become(ref, p, what)
-	c.set(ref, c.get(ref)&^(claimed|wanted))
+	c.setState(ref, c.state(ref)&^(claimed|wanted))
 }
 
 // become changes a page's content and keeps count of those that are absent.
@@ -77,14 +77,14 @@ func (c *Core) become(ref pageRef, p, what page) {
 	if p.is(absent) {
 		c.absent--
 	}
-	c.set(ref, p.become(what))
+	c.setState(ref, p.become(what))
 }
 
 // stopped gives back the pages of a claim from n on, and deals with the reason.
 func (c *Core) stopped(a Action, n int, errno unix.Errno) {
 	c.stats.refused(errno)
 	first := pageRef{a.first.region, a.first.page + uint32(n)}
-	held := c.get(first).has(claimed)
+	held := c.state(first).has(claimed)
 	for i := n; i < a.pages; i++ {
 		c.unclaim(a, pageRef{a.first.region, a.first.page + uint32(i)})
 	}
@@ -118,11 +118,11 @@ func (c *Core) stopped(a Action, n int, errno unix.Errno) {
 
 // unclaim gives a page back to whoever it was claimed from.
 func (c *Core) unclaim(a Action, ref pageRef) {
-	p := c.get(ref)
+	p := c.state(ref)
 	if !p.has(claimed) {
 		return
 	}
-	c.set(ref, p&^claimed)
+	c.setState(ref, p&^claimed)
 	if p.has(wanted) && a.block < 0 {
 		c.pages.push(pageWork{ref: ref, poison: a.Kind == ActionPoison, since: a.since})
 	}
@@ -132,7 +132,7 @@ func (c *Core) unclaim(a Action, ref pageRef) {
 // those who wait for it.
 func (c *Core) exists(ref pageRef) {
 	c.refusal = refusal{}
-	if p := c.get(ref); !p.is(poisoned) { // poison over poison is refused alike
+	if p := c.state(ref); !p.is(poisoned) { // poison over poison is refused alike
 		c.become(ref, p, present)
 	}
 	c.wake(ref)
@@ -148,7 +148,7 @@ func (c *Core) unmapped(a Action, ref pageRef) {
 // fail ends the attempts to give a page its content.
 func (c *Core) fail(a Action, ref pageRef) {
 	c.skip(a, ref)
-	if c.get(ref).has(wanted) {
+	if c.state(ref).has(wanted) {
 		c.pages.push(pageWork{ref: ref, poison: true, since: a.since})
 	}
 }
@@ -163,8 +163,8 @@ func (c *Core) skip(a Action, ref pageRef) {
 
 // wake answers a page whose waiters only have to look again.
 func (c *Core) wake(ref pageRef) {
-	if p := c.get(ref); p.has(wanted) {
-		c.set(ref, p&^wanted)
+	if p := c.state(ref); p.has(wanted) {
+		c.setState(ref, p&^wanted)
 		c.wakes.push(ref)
 	}
 }
@@ -191,7 +191,7 @@ func (c *Core) refuse(a Action, n int, memory bool) {
 		return
 	}
 	for i := n; i < a.pages; i++ {
-		if ref := (pageRef{a.first.region, a.first.page + uint32(i)}); c.get(ref).has(wanted) {
+		if ref := (pageRef{a.first.region, a.first.page + uint32(i)}); c.state(ref).has(wanted) {
 			c.fail(a, ref)
 		}
 	}

@@ -104,12 +104,12 @@ func (c *Core) Fault(addr uint64) {
 		c.kill() // it would wait for ever: nobody has content for it
 		return
 	}
-	p := c.get(ref)
+	p := c.state(ref)
 	if p.has(wanted) {
 		c.stats.Duplicates++
 		return
 	}
-	c.set(ref, p|wanted)
+	c.setState(ref, p|wanted)
 	switch {
 	case p.has(claimed): // the claim's completion answers it
 	case p.is(absent):
@@ -153,11 +153,11 @@ func (c *Core) Remove(addr, size uint64) {
 }
 
 func (c *Core) remove(ref pageRef) {
-	p := c.get(ref)
+	p := c.state(ref)
 	if p.is(absent) {
 		c.absent--
 	}
-	c.set(ref, p.become(removed)&^claimed)
+	c.setState(ref, p.become(removed)&^claimed)
 	if p.has(wanted) { // its block will no longer answer it
 		c.pages.push(pageWork{ref: ref, since: c.now})
 	}

@@ -11,16 +11,22 @@ const modelBase = 0x7f0000000000
 
 // moves are drawn from, so their weights are how often they stand here.
 var moves = []op{
-	opLoad, opLoad, opLoad, opStore, opStore, opRemove, opRemove, opSignal, opSplit, opRun, opRun, opRun,
-	opRead, opRead, opRead, opApply, opApply, opApply, opNext, opNext, opNext, opNext, opIssue, opIssue, opIssue, opIssue,
-	opComplete, opComplete, opComplete, opComplete, opFetched, opFetched, opTime,
+	opLoad, opLoad, opLoad, opLoad, opStore, opStore, opRemove, opRemove, opRemove, opSignal, opSplit,
+	opReader, opReader, opReader, opHand, opHand, opHand, opHand, opHand, opFetched, opTime,
 }
 
+// drawSchedule draws a schedule, at the end of which some clients die and the
+// handler goes on for a while.
 func drawSchedule(t *rapid.T) []step {
 	number := rapid.IntRange(0, 63)
-	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
+	steps := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
 		return step{rapid.SampledFrom(moves).Draw(t, "op"), number.Draw(t, "a"), number.Draw(t, "b"), number.Draw(t, "c")}
-	}), 1, 300).Draw(t, "schedule")
+	}), 1, 300)
+	schedule := steps.Draw(t, "schedule")
+	if number.Draw(t, "death") < 8 {
+		schedule = append(append(schedule, step{Op: opDie}), steps.Draw(t, "after death")...)
+	}
+	return schedule
 }
 
 // TestPromise runs the core against the model of the kernel under random
@@ -29,7 +35,7 @@ func TestPromise(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		schedule := drawSchedule(t)
 		m := newModel(modelBase, clientVMAs(), clientThreads, false)
-		x := newExec(modelBase, m, m)
+		x := newTrial(modelBase, m, m)
 		for i, s := range schedule {
 			if err := x.run(s); err != nil {
 				t.Fatalf("step %d %v: %v", i, s, err)

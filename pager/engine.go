@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"faultline/internal/cpu"
 )
 
 // ErrKilled is returned by Engine.Run when the client had to be ended, because it
@@ -57,18 +58,22 @@ type Engine struct {
 	faults   []uint64
 	start    time.Time
 
-	ctx     context.Context // of the fetches
-	fetches sync.WaitGroup
+	fetchCtx, demandCtx context.Context // of the fetches
+	fetches             sync.WaitGroup
 
-	bell    int         // eventfd that wakes the thread
-	asleep  atomic.Bool // the thread looks at nothing but what it polls
+	poller *poller
+	asleep atomic.Bool // the thread looks at nothing but what it polls
+	mail   atomic.Bool // there is something below, or the context has ended
+
 	mu      sync.Mutex
 	results []*fetchJob
 	calls   []func()
 	ended   bool
 
-	leaving bool  // return once filled
-	killErr error // of the attempt to end the client
+	spare   []*fetchJob // the other buffer for results
+	leaving bool        // return once filled
+	full    bool        // filled is closed
+	killErr error       // of the attempt to end the client
 	filled  chan struct{}
 	done    chan struct{}
 }
@@ -98,9 +103,8 @@ func NewEngine(o Options) (*Engine, error) {
 	if e.memory, err = unix.Mmap(-1, 0, n*int(e.slotSize), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE); err != nil {
 		return nil, fmt.Errorf("map %d fetch buffers of %d bytes: %w", n, e.slotSize, err)
 	}
-	if e.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		unix.Munmap(e.memory)
-		return nil, fmt.Errorf("make an eventfd: %w", err)
+	if e.poller, err = newPoller(o.Target.Pollable(), o.Exit); err != nil {
+		return nil, errors.Join(err, unix.Munmap(e.memory))
 	}
 	return e, nil
 }
@@ -121,32 +125,40 @@ func (c *Core) slotSize() uint64 {
 func (e *Engine) Run(ctx context.Context) error {
 	errs := make(chan error, 1)
 	go func() {
-		// The goroutine ends without unlocking, so the thread, with whatever affinity
-		// it was given, ends too.
-		runtime.LockOSThread()
+		lockUrgently()
 		errs <- e.run(ctx)
 	}()
 	return <-errs
 }
 
 func (e *Engine) run(ctx context.Context) error {
-	if e.opt.Pin {
-		var set unix.CPUSet
-		set.Set(e.opt.CPU)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return errors.Join(fmt.Errorf("bind the engine to CPU %d: %w", e.opt.CPU, err), e.end(func() {}))
-		}
-	}
 	fetchCtx, cancel := context.WithCancel(ctx)
-	e.ctx = fetchCtx
+	e.fetchCtx, e.demandCtx = fetchCtx, cpu.Demand(fetchCtx)
 	stop := context.AfterFunc(ctx, func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		e.ring()
+		e.notify()
 	})
-	err := e.loop(ctx)
+	err := e.pin()
+	if err == nil {
+		err = e.loop(ctx)
+	} else {
+		err = e.abandon(err)
+	}
 	stop()
 	return errors.Join(err, e.end(cancel))
+}
+
+func (e *Engine) pin() error {
+	if !e.opt.Pin {
+		return nil
+	}
+	var set unix.CPUSet
+	set.Set(e.opt.CPU)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("bind the engine to CPU %d: %w", e.opt.CPU, err)
+	}
+	return nil
 }
 
 // end waits for the fetches under way, then gives everything back.
@@ -162,15 +174,15 @@ func (e *Engine) end(cancel func()) error {
 		call()
 	}
 	close(e.done)
-	return errors.Join(unix.Munmap(e.memory), unix.Close(e.bell))
+	return errors.Join(unix.Munmap(e.memory), e.poller.close())
 }
 
-// ring wakes the thread if it sleeps. The caller holds mu, without which the bell
-// might be gone.
-func (e *Engine) ring() {
+// notify has the thread look at what was left for it. The caller holds mu, without
+// which the poller might be gone.
+func (e *Engine) notify() {
+	e.mail.Store(true)
 	if !e.ended && e.asleep.Load() {
-		one := [8]byte{1}
-		unix.Write(e.bell, one[:])
+		e.poller.ring()
 	}
 }
 
@@ -185,7 +197,7 @@ func (e *Engine) call(f func()) {
 		return
 	}
 	e.calls = append(e.calls, func() { f(); close(ran) })
-	e.ring()
+	e.notify()
 	e.mu.Unlock()
 	<-ran
 }

@@ -3,38 +3,43 @@ package pager
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// demandTurn bounds how much is installed before events are looked for again.
-const demandTurn = 16
+const (
+	// demandTurn bounds how many calls are made before events are looked for again.
+	demandTurn = 16
+	// backgroundTurn bounds how long the engine fills what nobody waits for before it
+	// looks whether somebody does. One call more may be under way.
+	backgroundTurn = 100 * time.Microsecond
+)
 
 // loop is the engine. Draining events, deciding and installing happen on this one
 // thread, which is what keeps an install from landing behind a remove event that
 // was read after it was decided (see the package documentation).
 func (e *Engine) loop(ctx context.Context) error {
-	busy := false
-	for {
-		readable, exited, err := e.wait(busy)
+	for busy := true; ; {
+		ready, err := e.wait(busy)
 		if err != nil {
 			return e.abandon(err)
 		}
-		if exited {
+		if ready&exitReady != 0 {
 			return e.outcome()
 		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		e.core.Tick(time.Since(e.start))
-		if readable {
+		e.tick()
+		if ready&targetReady != 0 {
 			if err := e.drain(); err != nil {
 				return e.abandon(err)
 			}
 		}
-		e.collect()
+		if e.mail.Load() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			e.collect()
+		}
 		busy = e.act()
 		if e.core.gone || e.core.killed && (e.killErr != nil || e.opt.Exit < 0) {
 			return e.outcome()
@@ -44,6 +49,8 @@ func (e *Engine) loop(ctx context.Context) error {
 		}
 	}
 }
+
+func (e *Engine) tick() { e.core.Tick(time.Since(e.start)) }
 
 // outcome is what Run returns for a client that is gone.
 func (e *Engine) outcome() error {
@@ -61,61 +68,34 @@ func (e *Engine) abandon(err error) error {
 // announceFilled tells whoever waits, and reports whether the engine was asked to
 // leave now.
 func (e *Engine) announceFilled() bool {
-	select {
-	case <-e.filled:
-	default:
+	if !e.full {
+		e.full = true
 		close(e.filled)
 	}
 	return e.leaving
 }
 
 // wait sleeps until there is something to do, or only looks if busy.
-func (e *Engine) wait(busy bool) (readable, exited bool, err error) {
-	var zero unix.Timespec
-	timeout := &zero
-	if !busy {
-		e.asleep.Store(true)
-		defer e.asleep.Store(false)
-		if !e.pending() {
-			timeout = e.timeout()
-		}
+func (e *Engine) wait(busy bool) (ready int32, err error) {
+	if busy {
+		return e.poller.wait(0)
 	}
-	fds := [3]unix.PollFd{
-		{Fd: int32(e.opt.Target.Pollable()), Events: unix.POLLIN},
-		{Fd: int32(e.bell), Events: unix.POLLIN},
-		{Fd: int32(e.opt.Exit), Events: unix.POLLIN},
+	e.asleep.Store(true)
+	defer e.asleep.Store(false)
+	if e.mail.Load() { // it came before the bell would have been rung for it
+		return e.poller.wait(0)
 	}
-	_, err = unix.Ppoll(fds[:], timeout, nil)
-	if err == unix.EINTR {
-		return false, false, nil
-	}
-	if err != nil {
-		return false, false, fmt.Errorf("poll: %w", err)
-	}
-	if fds[1].Revents != 0 {
-		var count [8]byte
-		unix.Read(e.bell, count[:])
-	}
-	if fds[2].Revents != 0 {
-		return false, true, nil
-	}
-	// A userfaultfd reports an error when it is in blocking mode. The flag lies on
-	// the open file, which the client shares.
-	if fds[0].Revents&(unix.POLLERR|unix.POLLNVAL) != 0 {
-		return false, false, errors.New("the userfaultfd was closed or put in blocking mode")
-	}
-	return fds[0].Revents&unix.POLLIN != 0, false, nil
+	return e.poller.wait(e.timeout())
 }
 
 // timeout is how long the core can do without a tick. While anything is deferred
 // that is not for ever, since no further event may come.
-func (e *Engine) timeout() *unix.Timespec {
+func (e *Engine) timeout() time.Duration {
 	at, ok := e.core.Deadline()
 	if !ok {
-		return nil
+		return forever
 	}
-	ts := unix.NsecToTimespec(int64(max(at-time.Since(e.start), 0)))
-	return &ts
+	return max(at-time.Since(e.start), 0)
 }
 
 // drain reads all that is queued before any of it is acted upon: the kernel hands
@@ -148,30 +128,28 @@ func (e *Engine) drain() error {
 	return nil
 }
 
-// act carries out what the core asks for: everything that someone waits for, or
-// else one piece of what nobody does. It reports whether there may be more.
+// act carries out what the core asks for: what somebody waits for first, then, for
+// a while, what nobody does. It reports whether there may be more.
 func (e *Engine) act() (more bool) {
-	for range demandTurn {
-		a, ok := e.core.Next()
-		if !ok {
-			return false
-		}
+	began := e.core.now
+	var a Action
+	for calls := 0; e.core.Next(&a); {
 		if a.Kind == ActionFetch {
-			e.fetch(a)
+			e.fetch(&a)
 			continue
 		}
-		done, err := e.perform(a)
-		e.core.Tick(time.Since(e.start))
+		done, err := e.perform(&a)
+		e.tick()
 		errno := errnoOf(err)
 		e.core.Complete(a, done, errno)
-		if a.Background || errno == unix.EAGAIN {
+		if calls++; !a.Background && calls == demandTurn || a.Background && e.core.now-began > backgroundTurn || errno == unix.EAGAIN {
 			return true
 		}
 	}
-	return true
+	return false
 }
 
-func (e *Engine) perform(a Action) (int64, error) {
+func (e *Engine) perform(a *Action) (int64, error) {
 	switch a.Kind {
 	case ActionCopy:
 		return e.opt.Target.Copy(a.Span, e.slots[a.Slot][a.SlotOffset:][:a.Span.Size])
@@ -203,8 +181,10 @@ func errnoOf(err error) unix.Errno {
 func (e *Engine) collect() {
 	e.mu.Lock()
 	results, calls := e.results, e.calls
-	e.results, e.calls = nil, nil
+	e.results, e.calls = e.spare[:0], nil
+	e.mail.Store(false)
 	e.mu.Unlock()
+	e.spare = results
 	for _, j := range results {
 		if j.err != nil && e.opt.OnError != nil {
 			e.opt.OnError(j.err)
@@ -214,10 +194,4 @@ func (e *Engine) collect() {
 	for _, call := range calls {
 		call()
 	}
-}
-
-func (e *Engine) pending() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return len(e.results)+len(e.calls) > 0 || e.ctx.Err() != nil
 }

@@ -65,6 +65,7 @@ type modelPte struct {
 type modelThread struct {
 	phase       phase
 	page, pages int
+	zapped      int // of a removal's pages
 	store       bool
 	value       uint64
 }
@@ -102,6 +103,9 @@ func (m *model) remove(t, p, n int) {
 // step lets a thread do the next thing it can do by itself.
 func (m *model) step(t int) (moved bool) {
 	th := &m.threads[t]
+	if m.dead {
+		return false
+	}
 	switch th.phase {
 	case thWoken:
 		m.forget(t)
@@ -109,8 +113,15 @@ func (m *model) step(t int) (moved bool) {
 	case thChanging:
 		th.phase = thZapping
 	case thZapping:
-		for p := th.page; p < th.page+th.pages; p++ {
-			m.pages[p] = modelPte{}
+		// A removal whose mapping was split meanwhile goes on with the next one, and
+		// tells of that anew.
+		for vma := m.vma[th.page+th.zapped]; th.zapped < th.pages; th.zapped++ {
+			if m.vma[th.page+th.zapped] != vma {
+				th.phase = thRemove
+				m.removes = append(m.removes, t)
+				return true
+			}
+			m.pages[th.page+th.zapped] = modelPte{}
 		}
 		th.phase = thIdle
 		m.done = append(m.done, outcome{thread: t, page: th.page, value: uint64(th.pages), removal: true})
@@ -162,7 +173,7 @@ func (m *model) forget(t int) {
 
 // signal makes a waiting thread fault once more, with a new message.
 func (m *model) signal(t int) {
-	if th := &m.threads[t]; th.phase == thWaiting {
+	if th := &m.threads[t]; th.phase == thWaiting && !m.dead {
 		th.phase = thFault
 		m.faults = append(m.faults, t)
 	}
@@ -178,7 +189,8 @@ func (m *model) split(p int) {
 	}
 }
 
-func (m *model) die() { m.dead = true }
+// die takes the threads' messages along.
+func (m *model) die() { m.dead, m.faults, m.removes = true, nil, nil }
 
 func (m *model) outcomes() []outcome {
 	done := m.done
@@ -189,13 +201,15 @@ func (m *model) outcomes() []outcome {
 // events hands out every fault before any removal, whatever their age.
 func (m *model) events() (evs []Event) {
 	for _, t := range m.faults {
-		m.threads[t].phase = thWaiting
+		if m.threads[t].phase == thFault { // not one that was woken and still has to run
+			m.threads[t].phase = thWaiting
+		}
 		evs = append(evs, Event{Kind: EventFault, Address: m.address(m.threads[t].page)})
 	}
 	for _, t := range m.removes {
 		th := &m.threads[t]
 		th.phase = thChanging
-		evs = append(evs, Event{Kind: EventRemove, Address: m.address(th.page), Size: uint64(th.pages) * modelPage})
+		evs = append(evs, Event{Kind: EventRemove, Address: m.address(th.page + th.zapped), Size: uint64(th.pages-th.zapped) * modelPage})
 	}
 	m.faults, m.removes = nil, nil
 	m.settle()

@@ -2,78 +2,95 @@ package pager
 
 import "time"
 
-// Next hands out the next thing to do and claims its pages; ok is false when there
-// is nothing to do before the next event or Deadline. What someone waits for comes
-// first.
-func (c *Core) Next() (a Action, ok bool) {
-	if c.Ended() {
-		return c.end()
+// Next fills a with the next thing to do and claims its pages; it reports false when
+// there is nothing to do before the next event or Deadline. What someone waits for
+// comes first.
+//
+// The action is filled in place because it passes through several hands here, which
+// at one fault in 8 µs is 1 in 50 of the time.
+func (c *Core) Next(a *Action) bool {
+	switch {
+	case c.Ended():
+		return c.end(a)
+	case c.nextWake(a):
+		return true
+	case c.nextFetch(a): // early, so that it goes on while pages are installed
+		return true
+	case c.refusal.until > c.now:
+		return c.nextPrefetch(a)
 	}
-	if ref, ok := c.wakes.pop(); ok {
-		return c.action(ActionWake, ref, 1, -1), true
+	if c.nextPage(a) || c.nextInstall(a, &c.ready, onReady) {
+		return true
 	}
-	if a, ok := c.nextFetch(); ok { // first, so that it goes on while pages are installed
-		return a, true
+	if c.nextInstall(a, &c.idle, onIdle) {
+		a.Background = true
+		return true
 	}
-	if c.refusal.until <= c.now {
-		if a, ok := c.nextPage(); ok {
-			return a, true
-		}
-		if a, ok := c.nextInstall(&c.ready, onReady); ok {
-			return a, true
-		}
-		if a, ok := c.nextInstall(&c.idle, onIdle); ok {
-			a.Background = true
-			return a, true
-		}
-	}
-	return c.nextPrefetch()
+	return c.nextPrefetch(a)
 }
 
 // end asks for the client's end, once, if that was decided.
-func (c *Core) end() (Action, bool) {
+func (c *Core) end(a *Action) bool {
 	if !c.killed || c.gone || c.asked {
-		return Action{}, false
+		return false
 	}
 	c.asked = true
-	return Action{Kind: ActionKill, Slot: -1, block: -1}, true
+	*a = Action{Kind: ActionKill, Slot: -1, block: -1}
+	return true
 }
 
-func (c *Core) action(kind ActionKind, first pageRef, pages int, block int32) Action {
-	return Action{Kind: kind, Span: c.span(first, pages), Slot: -1, first: first, pages: pages, block: block}
+// set fills in an action on pages, of a block or of none.
+func (c *Core) set(a *Action, kind ActionKind, first pageRef, pages int, block int32) {
+	r := &c.regions[first.region]
+	*a = Action{
+		Kind: kind, Slot: -1, first: first, pages: pages, block: block,
+		Span: Span{
+			Address:  r.address(first.page),
+			Size:     uint64(pages) * r.PageSize,
+			Offset:   r.Offset + uint64(first.page)*r.PageSize,
+			PageSize: r.PageSize,
+		},
+	}
+}
+
+func (c *Core) nextWake(a *Action) bool {
+	ref, ok := c.wakes.pop()
+	if ok {
+		c.set(a, ActionWake, ref, 1, -1)
+	}
+	return ok
 }
 
 // nextFetch fetches a block that someone waits for.
-func (c *Core) nextFetch() (Action, bool) {
+func (c *Core) nextFetch(a *Action) bool {
 	if len(c.slots) == 0 {
-		return Action{}, false
+		return false
 	}
 	i, ok := c.fetch.pop()
-	if !ok {
-		return Action{}, false
+	if ok {
+		c.fetchBlock(a, i)
 	}
-	return c.fetchAction(i), true
+	return ok
 }
 
-func (c *Core) fetchAction(i int32) Action {
+func (c *Core) fetchBlock(a *Action, i int32) {
 	c.takeSlot(i)
 	c.inFlight++
 	b := &c.blocks[i]
 	b.fetching = true
-	a := c.action(ActionFetch, pageRef{b.region, b.first}, b.pages, i)
+	c.set(a, ActionFetch, pageRef{b.region, b.first}, b.pages, i)
 	a.Slot = b.slot
 	a.Background = !b.waited
-	return a
 }
 
 // nextPage answers a page by itself.
-func (c *Core) nextPage() (Action, bool) {
+func (c *Core) nextPage(a *Action) bool {
 	for {
 		w, ok := c.pages.pop()
 		if !ok {
-			return Action{}, false
+			return false
 		}
-		p := c.get(w.ref)
+		p := c.state(w.ref)
 		if p.has(claimed) || !p.has(wanted) {
 			continue // its answer is under way, or was given
 		}
@@ -84,12 +101,13 @@ func (c *Core) nextPage() (Action, bool) {
 		if w.poison || p.is(poisoned) {
 			kind = ActionPoison
 		}
-		return c.claim(kind, w.ref, 1, -1, w.since), true
+		c.claim(a, kind, w.ref, 1, -1, w.since)
+		return true
 	}
 }
 
 // nextInstall installs a run of the first block on a queue that still has one.
-func (c *Core) nextInstall(q *queue[int32], where place) (Action, bool) {
+func (c *Core) nextInstall(a *Action, q *queue[int32], where place) bool {
 	for q.n > 0 {
 		i := q.ring[q.head]
 		b := &c.blocks[i]
@@ -108,34 +126,33 @@ func (c *Core) nextInstall(q *queue[int32], where place) (Action, bool) {
 		if b.zero>>start&1 != 0 {
 			kind = ActionZero
 		}
-		a := c.claim(kind, pageRef{b.region, b.first + uint32(start)}, n, i, b.since)
+		c.claim(a, kind, pageRef{b.region, b.first + uint32(start)}, n, i, b.since)
 		a.Slot = b.slot
 		a.SlotOffset = uint64(start) * a.Span.PageSize
 		b.claims++
-		return a, true
+		return true
 	}
-	return Action{}, false
+	return false
 }
 
 // claim takes pages for an action.
-func (c *Core) claim(kind ActionKind, first pageRef, n int, block int32, since time.Duration) Action {
+func (c *Core) claim(a *Action, kind ActionKind, first pageRef, n int, block int32, since time.Duration) {
 	c.inFlight++
-	for i := range n {
-		ref := pageRef{first.region, first.page + uint32(i)}
-		c.set(ref, c.get(ref)|claimed)
+	pages := c.regions[first.region].pages[first.page:][:n]
+	for i := range pages {
+		pages[i] |= byte(claimed)
 	}
-	a := c.action(kind, first, n, block)
+	c.set(a, kind, first, n, block)
 	a.since = since
-	return a
 }
 
 // cursor is where prefetching has come to.
 type cursor struct{ region, block int }
 
 // nextPrefetch fetches the next block that nobody asked for yet.
-func (c *Core) nextPrefetch() (Action, bool) {
-	if !c.cfg.Prefetch || len(c.slots) == 0 || c.background >= max(c.cfg.Slots/2, 1) {
-		return Action{}, false
+func (c *Core) nextPrefetch(a *Action) bool {
+	if !c.cfg.Prefetch || len(c.slots) == 0 || c.background >= max(c.cfg.Slots*3/4, 1) {
+		return false
 	}
 	for ; c.prefetch.region < len(c.regions); c.prefetch = (cursor{c.prefetch.region + 1, 0}) {
 		r := &c.regions[c.prefetch.region]
@@ -143,11 +160,12 @@ func (c *Core) nextPrefetch() (Action, bool) {
 			n := c.prefetch.block
 			c.prefetch.block++
 			if r.active[n] < 0 && r.anyAbsent(n) {
-				return c.fetchAction(c.activate(c.prefetch.region, n)), true
+				c.fetchBlock(a, c.activate(c.prefetch.region, n))
+				return true
 			}
 		}
 	}
-	return Action{}, false
+	return false
 }
 
 func (r *region) anyAbsent(block int) bool {

@@ -3,27 +3,32 @@ package pager
 import "sync"
 
 // A Pool runs what may block, the fetching of content, for any number of engines.
-// What somebody waits for goes first, and one worker is always kept for it. Work
-// that keeps a CPU busy limits itself elsewhere, so a pool has more workers than
-// the machine has CPUs.
+// What somebody waits for goes first, and a quarter of the workers, at least one, do
+// nothing else. Work that keeps a CPU busy limits itself elsewhere, so a pool has
+// more workers than the machine has CPUs.
 type Pool struct {
-	mu      sync.Mutex
-	work    sync.Cond
-	demand  queue[job]
-	idle    queue[job]
-	workers int
-	onIdle  int // workers busy with what nobody waits for
-	closed  bool
-	done    sync.WaitGroup
+	mu     sync.Mutex
+	demand queue[job]
+	idle   queue[job]
+	any    sync.Cond // wakes a worker that does both
+	urgent sync.Cond // wakes one that is kept for demand
+	kept   int       // of these, how many wait
+	closed bool
+	done   sync.WaitGroup
 }
 
 type job interface{ run() }
 
 // NewPool starts a pool of at least two workers.
 func NewPool(workers int) *Pool {
-	p := &Pool{workers: max(workers, 2)}
-	p.work.L = &p.mu
-	for range p.workers {
+	workers = max(workers, 2)
+	p := &Pool{}
+	p.any.L, p.urgent.L = &p.mu, &p.mu
+	kept := max(workers/4, 1)
+	for range kept {
+		p.done.Go(p.demandWorker)
+	}
+	for range workers - kept {
 		p.done.Go(p.worker)
 	}
 	return p
@@ -34,51 +39,68 @@ func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	p.work.Broadcast()
+	p.any.Broadcast()
+	p.urgent.Broadcast()
 	p.done.Wait()
 }
 
 func (p *Pool) submit(j job, background bool) {
 	p.mu.Lock()
-	if background {
+	defer p.mu.Unlock()
+	switch {
+	case background:
 		p.idle.push(j)
-	} else {
+		p.any.Signal()
+	case p.kept > 0:
+		p.kept--
 		p.demand.push(j)
+		p.urgent.Signal()
+	default:
+		p.demand.push(j)
+		p.any.Signal()
 	}
-	p.mu.Unlock()
-	p.work.Signal()
 }
 
 func (p *Pool) worker() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		j, background, ok := p.take()
+		j, ok := p.demand.pop()
+		if !ok {
+			j, ok = p.idle.pop()
+		}
 		switch {
 		case ok:
-			p.mu.Unlock()
-			j.run()
-			p.mu.Lock()
-			if background {
-				p.onIdle--
-			}
-		case p.closed && p.demand.n+p.idle.n == 0:
+			p.perform(j)
+		case p.closed:
 			return
 		default:
-			p.work.Wait()
+			p.any.Wait()
 		}
 	}
 }
 
-func (p *Pool) take() (j job, background, ok bool) {
-	if j, ok := p.demand.pop(); ok {
-		return j, false, true
-	}
-	if p.onIdle < p.workers-1 {
-		if j, ok := p.idle.pop(); ok {
-			p.onIdle++
-			return j, true, true
+func (p *Pool) demandWorker() {
+	lockUrgently()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		j, ok := p.demand.pop()
+		switch {
+		case ok:
+			p.perform(j)
+		case p.closed:
+			return
+		default:
+			p.kept++
+			p.urgent.Wait()
 		}
 	}
-	return nil, false, false
+}
+
+// perform runs a job without the lock.
+func (p *Pool) perform(j job) {
+	p.mu.Unlock()
+	defer p.mu.Lock()
+	j.run()
 }

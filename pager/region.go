@@ -94,5 +94,5 @@ func (c *Core) find(addr uint64) int {
 	return -1
 }
 
-func (c *Core) get(ref pageRef) page    { return page(c.regions[ref.region].pages[ref.page]) }
-func (c *Core) set(ref pageRef, p page) { c.regions[ref.region].pages[ref.page] = byte(p) }
+func (c *Core) state(ref pageRef) page       { return page(c.regions[ref.region].pages[ref.page]) }
+func (c *Core) setState(ref pageRef, p page) { c.regions[ref.region].pages[ref.page] = byte(p) }

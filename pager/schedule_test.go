@@ -10,7 +10,8 @@ import (
 )
 
 // A step is one move of somebody in a schedule. Its numbers choose among what is
-// possible at the time, so that any sequence of steps is a schedule.
+// possible at the time, so that any sequence of steps is a schedule and hardly any
+// step is idle.
 type step struct {
 	Op   op
 	A, B int
@@ -21,21 +22,17 @@ type op string
 
 // The moves. Those in capitals are the handler's.
 const (
-	opLoad   op = "load"
-	opStore  op = "store"
-	opRemove op = "remove"
+	opLoad   op = "load"   // of a thread; one that is busy goes on instead, where it can
+	opStore  op = "store"  // likewise
+	opRemove op = "remove" // likewise
 	opSignal op = "signal"
 	opSplit  op = "split"
 	opDie    op = "die"
-	opRun    op = "run" // one step of a thread that can go on
 
-	opRead     op = "READ"     // read all events
-	opApply    op = "APPLY"    // tell the core of them
-	opNext     op = "NEXT"     // take an action
-	opIssue    op = "ISSUE"    // carry it out
-	opComplete op = "COMPLETE" // tell the core what came of it
-	opFetched  op = "FETCHED"
-	opTime     op = "TIME"
+	opReader  op = "READER"  // reads all events, or else tells the core of what it read
+	opHand    op = "HAND"    // takes an action, or carries it out, or tells what came of it
+	opFetched op = "FETCHED" // a fetch comes back
+	opTime    op = "TIME"
 )
 
 // The client of these tests: two regions with a gap, at odd places in the source,
@@ -77,9 +74,9 @@ func imageValue(sourcePage uint64) uint64 {
 	return 1000 + sourcePage
 }
 
-// An exec runs the core under a schedule against a world and holds what clients
+// A trial runs the core under a schedule against a world and holds what clients
 // see against the promise.
-type exec struct {
+type trial struct {
 	base  uint64
 	core  *Core
 	world world
@@ -114,12 +111,12 @@ const (
 	issued
 )
 
-func newExec(base uint64, w world, m *model) *exec {
+func newTrial(base uint64, w world, m *model) *trial {
 	core, err := NewCore(Config{Regions: clientRegions(base), BlockSize: 4 * modelPage, Slots: 3, Prefetch: true, FetchAttempts: 2})
 	if err != nil {
 		panic(err)
 	}
-	x := &exec{base: base, core: core, world: w, model: m,
+	x := &trial{base: base, core: core, world: w, model: m,
 		oracle: make([]uint64, clientPages), leaving: make([]int, clientPages), failed: make([]bool, clientPages)}
 	for p := range x.oracle {
 		if s, ok := x.sourcePage(p); ok {
@@ -130,16 +127,17 @@ func newExec(base uint64, w world, m *model) *exec {
 }
 
 // sourcePage is the page of the source that a page of the client shows.
-func (x *exec) sourcePage(p int) (uint64, bool) {
+func (x *trial) sourcePage(p int) (uint64, bool) {
 	ref, ok := x.core.locate(x.address(p))
 	if !ok {
 		return 0, false
 	}
-	return x.core.span(ref, 1).Offset / modelPage, true
+	r := x.core.regions[ref.region]
+	return (r.Offset + uint64(ref.page)*r.PageSize) / modelPage, true
 }
 
-func (x *exec) address(p int) uint64      { return x.base + uint64(p)*modelPage }
-func (x *exec) pageOf(address uint64) int { return int((address - x.base) / modelPage) }
+func (x *trial) address(p int) uint64      { return x.base + uint64(p)*modelPage }
+func (x *trial) pageOf(address uint64) int { return int((address - x.base) / modelPage) }
 
 // registered chooses a page that is in a region.
 func registered(n int) int {
@@ -151,9 +149,9 @@ func registered(n int) int {
 }
 
 // run carries out one step, as far as it is possible, and checks.
-func (x *exec) run(s step) error {
+func (x *trial) run(s step) error {
 	switch s.Op {
-	case opLoad, opStore, opRemove, opSignal, opSplit, opDie, opRun:
+	case opLoad, opStore, opRemove, opSignal, opSplit, opDie:
 		x.client(s)
 	default:
 		x.handler(s)
@@ -165,7 +163,7 @@ func (x *exec) run(s step) error {
 	return x.fault
 }
 
-func (x *exec) client(s step) {
+func (x *trial) client(s step) {
 	t, p := s.A%clientThreads, registered(s.B)
 	switch s.Op {
 	case opSplit:
@@ -174,14 +172,15 @@ func (x *exec) client(s step) {
 	case opDie:
 		x.world.die()
 		return
-	case opRun:
-		x.model.step(t)
-		return
 	case opSignal:
 		x.world.signal(t)
 		return
 	}
 	if !x.model.idle(t) {
+		x.model.step(t)
+		return
+	}
+	if x.model.coarse && x.races(p, s.Op == opStore) {
 		return
 	}
 	switch s.Op {
@@ -202,32 +201,23 @@ func (x *exec) client(s step) {
 	}
 }
 
-// crosses keeps a removal inside one mapping: the kernel makes one event of each.
-func (x *exec) crosses(p, n int) bool { return x.model.vma[p+n] != x.model.vma[p] }
+// races reports whether another thread waits for the page and one of the two stores.
+// They would be woken together, and which one is first is anybody's guess.
+func (x *trial) races(p int, store bool) bool {
+	return slices.ContainsFunc(x.model.threads, func(th modelThread) bool {
+		return (th.phase == thFault || th.phase == thWaiting) && th.page == p && (store || th.store)
+	})
+}
 
-func (x *exec) handler(s step) {
-	h := &x.hands[s.A%executors]
+// crosses keeps a removal inside one mapping: the kernel makes one event of each.
+func (x *trial) crosses(p, n int) bool { return x.model.vma[p+n] != x.model.vma[p] }
+
+func (x *trial) handler(s step) {
 	switch s.Op {
-	case opRead:
-		if !x.reading && !x.installing() {
-			x.buffer, x.reading = x.world.events(), true
-		}
-	case opApply:
-		x.apply()
-	case opNext:
-		if h.state == empty && !x.reading {
-			x.next(h, s)
-		}
-	case opIssue:
-		if h.state == decided {
-			h.done, h.errno = x.issue(h.action, s.C)
-			h.state = issued
-		}
-	case opComplete:
-		if h.state == issued {
-			h.state = empty
-			x.core.Complete(h.action, int64(h.done)*modelPage, h.errno)
-		}
+	case opReader:
+		x.reader()
+	case opHand:
+		x.hand(&x.hands[s.A%executors], s.C)
 	case opFetched:
 		x.fetched(s)
 	case opTime:
@@ -236,14 +226,40 @@ func (x *exec) handler(s step) {
 	}
 }
 
+// reader reads, under the exclusive lock, or gives up the lock once it has told
+// the core.
+func (x *trial) reader() {
+	switch {
+	case x.reading:
+		x.apply()
+	case !x.installing():
+		x.buffer, x.reading = x.world.events(), true
+	}
+}
+
+func (x *trial) hand(h *hand, chance int) {
+	switch h.state {
+	case empty:
+		if !x.reading {
+			x.next(h)
+		}
+	case decided:
+		h.done, h.errno = x.issue(h.action, chance)
+		h.state = issued
+	case issued:
+		h.state = empty
+		x.core.Complete(h.action, int64(h.done)*modelPage, h.errno)
+	}
+}
+
 // installing reports whether somebody is between deciding and doing, under the
 // shared lock.
-func (x *exec) installing() bool {
+func (x *trial) installing() bool {
 	return slices.ContainsFunc(x.hands[:], func(h hand) bool { return h.state == decided })
 }
 
 // apply tells the core what was read, layout first.
-func (x *exec) apply() {
+func (x *trial) apply() {
 	for _, e := range x.buffer {
 		if e.Kind == EventRemove {
 			x.core.Remove(e.Address, e.Size)
@@ -257,9 +273,9 @@ func (x *exec) apply() {
 	x.buffer, x.reading = nil, false
 }
 
-func (x *exec) next(h *hand, s step) {
-	a, ok := x.core.Next()
-	if !ok {
+func (x *trial) next(h *hand) {
+	var a Action
+	if !x.core.Next(&a) {
 		return
 	}
 	switch a.Kind {
@@ -276,7 +292,7 @@ func (x *exec) next(h *hand, s step) {
 }
 
 // issue carries out an action; chance may make the kernel fail half-way.
-func (x *exec) issue(a Action, chance int) (int, unix.Errno) {
+func (x *trial) issue(a Action, chance int) (int, unix.Errno) {
 	p, n := x.pageOf(a.Span.Address), a.Span.Pages()
 	content := make([]uint64, n)
 	for i := range content {
@@ -300,7 +316,7 @@ func (x *exec) issue(a Action, chance int) (int, unix.Errno) {
 }
 
 // fetched ends one of the fetches under way, well or badly.
-func (x *exec) fetched(s step) {
+func (x *trial) fetched(s step) {
 	if len(x.fetches) == 0 {
 		return
 	}
@@ -323,7 +339,7 @@ func (x *exec) fetched(s step) {
 }
 
 // observe holds what threads have seen against the promise.
-func (x *exec) observe() {
+func (x *trial) observe() {
 	for _, o := range x.world.outcomes() {
 		switch {
 		case o.removal:
@@ -344,7 +360,7 @@ func (x *exec) observe() {
 }
 
 // invariants are what must hold inside the core between any two steps.
-func (x *exec) invariants() error {
+func (x *trial) invariants() error {
 	c := x.core
 	if c.Ended() {
 		return nil
@@ -353,7 +369,7 @@ func (x *exec) invariants() error {
 	for r := range c.regions {
 		for p := range c.regions[r].pages {
 			ref := pageRef{int32(r), uint32(p)}
-			state := c.get(ref)
+			state := c.state(ref)
 			if state.is(absent) {
 				absentPages++
 			}
@@ -379,7 +395,7 @@ func (x *exec) invariants() error {
 
 // pending reports whether something is under way that will answer a page.
 func (c *Core) pending(ref pageRef) bool {
-	p := c.get(ref)
+	p := c.state(ref)
 	if p.has(claimed) {
 		return true
 	}
@@ -397,20 +413,20 @@ func (c *Core) pending(ref pageRef) bool {
 
 // finish lets everyone run on undisturbed until nobody has anything to do, and
 // checks that no thread is left waiting.
-func (x *exec) finish() error {
+func (x *trial) finish() error {
 	for range 10_000 {
 		before := x.progress()
 		for t := range clientThreads {
-			x.run(step{Op: opRun, A: t})
+			x.model.step(t)
 		}
 		for i := range executors {
-			x.run(step{Op: opIssue, A: i, C: 7})
-			x.run(step{Op: opComplete, A: i})
+			x.run(step{Op: opHand, A: i, C: 7})
 		}
-		x.run(step{Op: opRead})
-		x.run(step{Op: opApply})
+		if !x.reading {
+			x.run(step{Op: opReader})
+		}
+		x.run(step{Op: opReader})
 		x.run(step{Op: opFetched, B: 1})
-		x.run(step{Op: opNext})
 		if x.fault != nil {
 			return x.fault
 		}
@@ -427,11 +443,11 @@ func (x *exec) finish() error {
 }
 
 // progress is a summary that stays the same only when nothing happens any more.
-func (x *exec) progress() string {
-	return fmt.Sprint(x.core.stats, x.model.threads, x.hands, len(x.fetches), len(x.buffer), x.core.inFlight, x.core.wakes.n, x.core.pages.n)
+func (x *trial) progress() string {
+	return fmt.Sprint(x.core.stats, x.reading, x.model.threads, x.hands, len(x.fetches), len(x.buffer), x.core.inFlight, x.core.wakes.n, x.core.pages.n)
 }
 
-func (x *exec) stuck() error {
+func (x *trial) stuck() error {
 	if x.core.Ended() || x.model.dead {
 		return nil
 	}

@@ -43,7 +43,7 @@ type Options struct {
 	NoPrefetch bool
 	// BlockSize in bytes overrides the source's frame size, if not zero.
 	BlockSize uint64
-	// Slots is how many blocks may be held in memory at once; zero means 8.
+	// Slots is how many blocks may be held in memory at once; zero means 12.
 	Slots int
 	// Pin binds the engine's thread to CPU.
 	Pin bool

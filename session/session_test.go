@@ -46,8 +46,8 @@ func (f *file) ReadAt(_ context.Context, p []byte, off int64) error {
 	f.mu.Lock()
 	fail := f.fail
 	f.mu.Unlock()
-	if fail != nil {
-		if err := fail(off); err != nil {
+	for at := off - off%extent; fail != nil && at < off+int64(len(p)); at += extent {
+		if err := fail(at); err != nil {
 			return err
 		}
 	}
@@ -398,5 +398,62 @@ func TestGuest(t *testing.T) {
 		t.Errorf("the guest computed %#x, not %#x", r.Sum, r.Want)
 	}
 	t.Logf("%d pages in %v, %d faults", r.Pages, r.Wall, s.Stats().Faults)
+	check(t, client)
+}
+
+// mapped is a source in memory, of which one page can't be read.
+type mapped struct {
+	*file
+	memory []byte
+}
+
+func (m mapped) Bytes(off int64, n int) []byte { return m.memory[off:][:n] }
+
+// A page of a mapped file that can't be read, as with a bad sector, must cost that
+// page only. A load of it would be a signal that ends the server.
+func TestUnreadableSourcePage(t *testing.T) {
+	src := newFile(t, 8*mib)
+	memory, err := unix.Mmap(int(src.Fd()), 0, 8*mib, unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(memory)
+	const lost = 100
+	if err := unix.Mprotect(memory[lost*4096:][:4096], unix.PROT_NONE); err != nil {
+		t.Fatal(err)
+	}
+	client, h := accept(t, handofftest.Config{Reference: src.Name(), Regions: []handofftest.Region{{Size: 8 * mib}}})
+	s, err := session.Start(h, session.Options{Source: mapped{src, memory}, Pool: newPool(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Kill()
+	r, err := client.Touch(handofftest.TouchSpec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Poisoned) != 1 || r.Poisoned[0] != lost {
+		t.Errorf("poisoned: %v", r.Poisoned)
+	}
+	var others []uint64
+	for p := range client.Pages {
+		if p != lost {
+			others = append(others, p)
+		}
+	}
+	if r, err := client.Check(others...); err != nil || r.Err() != nil {
+		t.Error(err, r.Err())
+	}
+}
+
+// A client that negotiated no remove events gives pages up silently. If they had
+// been there, a fault on them means zeros.
+func TestPagesGivenUpWithoutAnEvent(t *testing.T) {
+	src := newFile(t, 8*mib)
+	client, _ := serve(t, src, handofftest.Config{NoFeatures: true, Regions: []handofftest.Region{{Size: 8 * mib}}}, session.Options{})
+	check(t, client)
+	if err := client.Balloon(handofftest.PageRange{First: 10, Count: 500}); err != nil {
+		t.Fatal(err)
+	}
 	check(t, client)
 }

@@ -35,8 +35,13 @@ func TestAcquireGivesUp(t *testing.T) {
 		if err := Acquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		defer Release()
+		defer Release(t.Context())
 	}
+	urgent := Demand(t.Context())
+	if err := Acquire(urgent); err != nil {
+		t.Errorf("demand waits for a pack: %v", err)
+	}
+	Release(urgent)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := Acquire(ctx); !errors.Is(err, context.Canceled) {
