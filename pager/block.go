@@ -199,5 +199,5 @@ func (c *Core) wantsBad(b *block) (any bool) {
 }
 
 func (c *Core) poisonWanted(b *block) {
-	c.badWanted(b, func(ref pageRef) { c.pages.push(pageWork{ref: ref, poison: true, since: b.since}) })
+	c.badWanted(b, func(ref pageRef) { c.pages.push(pageWork{ref: ref, poison: true, was: absent, since: b.since}) })
 }

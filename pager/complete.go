@@ -52,24 +52,33 @@ func (c *Core) Complete(a Action, done int64, errno unix.Errno) {
 	}
 }
 
-// landed records that page i of a claim was installed. If a remove event took the
-// claim away, the page is being given up and stays removed.
+// landed records that page i of a claim was installed.
 func (c *Core) landed(a Action, i int) {
 	ref := pageRef{a.first.region, a.first.page + uint32(i)}
-	p := c.state(ref)
-	if !p.has(claimed) {
+	c.stats.installed(a.Kind)
+	if !c.unclaim(ref) {
 		return
+	}
+	p := c.state(ref)
+	if p.has(wanted) {
+		c.stats.answered(a.Kind, p, c.now-a.since)
 	}
 	what := present
 	if a.Kind == ActionPoison {
 		what = poisoned
 	}
-	if p.has(wanted) {
-		c.stats.answered(a.Kind, p, c.now-a.since)
+	c.become(ref, p&^wanted, what)
+}
+
+// unclaim takes a page out of an action's hands, and reports whether what came of
+// the action tells of the page as it is now. If not, whoever waits is answered anew.
+func (c *Core) unclaim(ref pageRef) (told bool) {
+	p := c.state(ref)
+	c.setState(ref, p&^(claimed|again))
+	if p.has(again) && p.has(wanted) {
+		c.answer(ref)
 	}
-	c.stats.installed(a.Kind)
-	c.become(ref, p, what)
-	c.setState(ref, c.state(ref)&^(claimed|wanted))
+	return !p.has(again)
 }
 
 // become changes a page's content and keeps count of those that are absent.
@@ -84,13 +93,13 @@ func (c *Core) become(ref pageRef, p, what page) {
 func (c *Core) stopped(a Action, n int, errno unix.Errno) {
 	c.stats.refused(errno)
 	first := pageRef{a.first.region, a.first.page + uint32(n)}
-	held := c.state(first).has(claimed)
-	for i := n; i < a.pages; i++ {
-		c.unclaim(a, pageRef{a.first.region, a.first.page + uint32(i)})
+	told := false
+	for i := a.pages - 1; i >= n; i-- {
+		told = c.giveBack(a, pageRef{a.first.region, a.first.page + uint32(i)})
 	}
 	switch {
 	case errno == unix.EEXIST:
-		if held {
+		if told {
 			c.exists(first)
 		}
 	case errno == unix.EAGAIN:
@@ -116,16 +125,13 @@ func (c *Core) stopped(a Action, n int, errno unix.Errno) {
 	}
 }
 
-// unclaim gives a page back to whoever it was claimed from.
-func (c *Core) unclaim(a Action, ref pageRef) {
-	p := c.state(ref)
-	if !p.has(claimed) {
-		return
+// giveBack returns a page that was not installed to whoever it was claimed from.
+func (c *Core) giveBack(a Action, ref pageRef) (told bool) {
+	told = c.unclaim(ref)
+	if p := c.state(ref); told && a.block < 0 && p.has(wanted) {
+		c.pages.push(pageWork{ref: ref, poison: a.Kind == ActionPoison, was: p & content, since: a.since})
 	}
-	c.setState(ref, p&^claimed)
-	if p.has(wanted) && a.block < 0 {
-		c.pages.push(pageWork{ref: ref, poison: a.Kind == ActionPoison, since: a.since})
-	}
+	return told
 }
 
 // exists records a page that turned out to be present. The kernel did not wake
@@ -148,8 +154,8 @@ func (c *Core) unmapped(a Action, ref pageRef) {
 // fail ends the attempts to give a page its content.
 func (c *Core) fail(a Action, ref pageRef) {
 	c.skip(a, ref)
-	if c.state(ref).has(wanted) {
-		c.pages.push(pageWork{ref: ref, poison: true, since: a.since})
+	if p := c.state(ref); p.has(wanted) {
+		c.pages.push(pageWork{ref: ref, poison: true, was: p & content, since: a.since})
 	}
 }
 

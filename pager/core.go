@@ -39,6 +39,7 @@ type Core struct {
 type pageWork struct {
 	ref    pageRef
 	poison bool
+	was    page // what poison was decided for; a removal since then makes it zeros
 	since  time.Duration
 }
 
@@ -107,14 +108,21 @@ func (c *Core) Fault(addr uint64) {
 	p := c.state(ref)
 	if p.has(wanted) {
 		c.stats.Duplicates++
-		return
 	}
-	c.setState(ref, p|wanted)
 	switch {
-	case p.has(claimed): // the claim's completion answers it
-	case p.is(absent):
+	case p.has(claimed): // mostly late, and the claim has answered it; but who knows
+		c.setState(ref, p|wanted|again)
+	case !p.has(wanted):
+		c.setState(ref, p|wanted)
+		c.answer(ref)
+	}
+}
+
+// answer sees to it that whoever waits for a page gets an answer.
+func (c *Core) answer(ref pageRef) {
+	if c.state(ref).is(absent) {
 		c.want(ref)
-	default:
+	} else {
 		c.pages.push(pageWork{ref: ref, since: c.now})
 	}
 }
@@ -157,9 +165,13 @@ func (c *Core) remove(ref pageRef) {
 	if p.is(absent) {
 		c.absent--
 	}
-	c.setState(ref, p.become(removed)&^claimed)
-	if p.has(wanted) { // its block will no longer answer it
-		c.pages.push(pageWork{ref: ref, since: c.now})
+	p = p.become(removed)
+	if p.has(claimed) {
+		p |= again
+	}
+	c.setState(ref, p)
+	if p.has(wanted) && !p.has(claimed) { // its block will no longer answer it
+		c.answer(ref)
 	}
 }
 

@@ -105,16 +105,37 @@ func TestRepeatedFaultsCollapse(t *testing.T) {
 	for range 1000 {
 		c.Fault(testBase + 5*modelPage)
 	}
+	if c.pages.n != 1 {
+		t.Errorf("%d faults on one page are queued", c.pages.n)
+	}
 	finished(c, mustNext(t, c, ActionZero, 5, 1))
 	mustIdle(t, c)
 }
 
 // A negotiated EXACT_ADDRESS leaves addresses as they were.
 func TestAddressesInsideAPage(t *testing.T) {
-	c := testCore(t, Config{})
+	c := testCore(t, Config{FetchAttempts: 1})
 	c.Fault(testBase + 4*modelPage + 0x123)
-	c.Fetched(mustNext(t, c, ActionFetch, 4, 4), 0, 0b1110)
-	mustNext(t, c, ActionCopy, 4, 1)
+	c.Fetched(mustNext(t, c, ActionFetch, 4, 4), 0, 0b1111)
+	mustNext(t, c, ActionPoison, 4, 1)
+}
+
+// A removal that is read while a copy is on its way takes the page out of its hands:
+// the page is given up after the copy lands, however late its completion is told.
+func TestRemovalTakesTheClaimAway(t *testing.T) {
+	c := testCore(t, Config{})
+	ready(t, c, 1)
+	a := mustNext(t, c, ActionCopy, 0, 4)
+	c.Remove(testBase+modelPage, 2*modelPage)
+	mustIdle(t, c)
+	finished(c, a)
+	finished(c, mustNext(t, c, ActionZero, 1, 1)) // whoever waits is answered anew
+	mustIdle(t, c)
+	for p, want := range []page{present, present, removed, present} {
+		if got := c.state(pageRef{0, uint32(p)}); got != want {
+			t.Errorf("page %d is %04b, not %04b", p, got, want)
+		}
+	}
 }
 
 func TestFaultOutsideEveryRegionCondemns(t *testing.T) {
@@ -236,6 +257,16 @@ func TestEveryAttemptIsMadeBeforePoison(t *testing.T) {
 		c.Tick(at)
 	}
 	finished(c, mustNext(t, c, ActionPoison, 1, 1))
+	mustIdle(t, c)
+}
+
+// Zeros can always be had, also where the content that was there before could not.
+func TestRemovalEndsADecisionToPoison(t *testing.T) {
+	c := testCore(t, Config{FetchAttempts: 1})
+	c.Fault(testBase)
+	c.Fetched(mustNext(t, c, ActionFetch, 0, 4), 0, 0b1111)
+	c.Remove(testBase, modelPage)
+	finished(c, mustNext(t, c, ActionZero, 0, 1))
 	mustIdle(t, c)
 }
 

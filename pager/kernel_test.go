@@ -324,6 +324,7 @@ func (k *kernel) where(t int) string {
 // TestModelAgreesWithKernel runs schedules on the model and on the real kernel
 // side by side. They must say the same, and the promise must hold on both.
 func TestModelAgreesWithKernel(t *testing.T) {
+	checks(t, "200")
 	rapid.Check(t, func(t *rapid.T) {
 		schedule := drawSchedule(t)
 		k, err := startKernel()
@@ -337,7 +338,7 @@ func TestModelAgreesWithKernel(t *testing.T) {
 		}()
 		m := newModel(k.base, clientVMAs(), clientThreads, true)
 		l := &lockstep{m: m, k: k}
-		x := newTrial(k.base, l, m)
+		x := newTrial(k.base, l, m, rapid.Bool().Draw(t, "prefetch"))
 		for i, s := range schedule {
 			if err := errors.Join(x.run(s), l.mismatch); err != nil {
 				t.Fatalf("step %d %v: %v", i, s, err)

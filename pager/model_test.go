@@ -66,6 +66,7 @@ type modelThread struct {
 	phase       phase
 	page, pages int
 	zapped      int // of a removal's pages
+	told        int // pages behind those in its event
 	store       bool
 	value       uint64
 }
@@ -96,7 +97,18 @@ func (m *model) access(t, p int, store bool, value uint64) {
 }
 
 func (m *model) remove(t, p, n int) {
-	m.threads[t] = modelThread{phase: thRemove, page: p, pages: n}
+	m.threads[t] = modelThread{page: p, pages: n}
+	m.tell(t)
+}
+
+// tell has a thread wait until its event is read. Each mapping gets one of its own.
+func (m *model) tell(t int) {
+	th := &m.threads[t]
+	th.phase = thRemove
+	th.told = 0
+	for p := th.page + th.zapped; p < th.page+th.pages && m.vma[p] == m.vma[th.page+th.zapped]; p++ {
+		th.told++
+	}
 	m.removes = append(m.removes, t)
 }
 
@@ -117,8 +129,7 @@ func (m *model) step(t int) (moved bool) {
 		// tells of that anew.
 		for vma := m.vma[th.page+th.zapped]; th.zapped < th.pages; th.zapped++ {
 			if m.vma[th.page+th.zapped] != vma {
-				th.phase = thRemove
-				m.removes = append(m.removes, t)
+				m.tell(t)
 				return true
 			}
 			m.pages[th.page+th.zapped] = modelPte{}
@@ -209,7 +220,7 @@ func (m *model) events() (evs []Event) {
 	for _, t := range m.removes {
 		th := &m.threads[t]
 		th.phase = thChanging
-		evs = append(evs, Event{Kind: EventRemove, Address: m.address(th.page + th.zapped), Size: uint64(th.pages-th.zapped) * modelPage})
+		evs = append(evs, Event{Kind: EventRemove, Address: m.address(th.page + th.zapped), Size: uint64(th.told) * modelPage})
 	}
 	m.faults, m.removes = nil, nil
 	m.settle()

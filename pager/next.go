@@ -98,7 +98,7 @@ func (c *Core) nextPage(a *Action) bool {
 		// and the message was late: the kernel says so and the waiter is woken. If it
 		// is not, the client gave it up without an event that we could hear.
 		kind := ActionZero
-		if w.poison || p.is(poisoned) {
+		if w.poison && p.is(w.was) || p.is(poisoned) {
 			kind = ActionPoison
 		}
 		c.claim(a, kind, w.ref, 1, -1, w.since)

@@ -17,6 +17,8 @@ const (
 const (
 	claimed page = 1 << 2 // an action for it was handed out and has not come back
 	wanted  page = 1 << 3 // a fault on it was read and not answered yet
+	again   page = 1 << 4 // something was read about it while it was claimed: what comes
+	// of the claim says nothing about the page as it is now
 )
 
 func (p page) is(what page) bool  { return p&content == what }

@@ -111,8 +111,8 @@ const (
 	issued
 )
 
-func newTrial(base uint64, w world, m *model) *trial {
-	core, err := NewCore(Config{Regions: clientRegions(base), BlockSize: 4 * modelPage, Slots: 3, Prefetch: true, FetchAttempts: 2})
+func newTrial(base uint64, w world, m *model, prefetch bool) *trial {
+	core, err := NewCore(Config{Regions: clientRegions(base), BlockSize: 4 * modelPage, Slots: 3, Prefetch: prefetch, FetchAttempts: 2})
 	if err != nil {
 		panic(err)
 	}

@@ -28,16 +28,16 @@ var all = []mutant{
 		"pager", "TestDrainThenAct",
 	}, {
 		"a claim ends with a removal", "pager/core.go",
-		"p.become(removed)&^claimed", "p.become(removed)",
-		"pager", "TestPromise",
+		"	if p.has(claimed) {\n		p |= again\n	}\n", "",
+		"pager", "TestRemovalTakesTheClaimAway",
 	}, {
 		"deciding and installing are one step against reading", "pager/schedule_test.go",
-		"if !x.reading && !x.installing() {", "if !x.reading {",
+		"case !x.installing():", "case true:",
 		"pager", "TestPromise",
 	}, {
 		"EAGAIN is not an error", "pager/complete.go",
 		"case errno == unix.EAGAIN:", "case errno == unix.EBUSY:",
-		"pager", "TestPromise|TestBusyIsRetried",
+		"pager", "TestPromise|TestBusyIsRetriedAfterAPause",
 	}, {
 		"the count of a failed call may be negative", "uffd/resolve.go",
 		"done = max(done, 0)", "",
@@ -120,7 +120,7 @@ var all = []mutant{
 		"session", "TestUnreadableSourcePage",
 	}, {
 		"equal faults collapse", "pager/core.go",
-		"	if p.has(wanted) {\n		c.stats.Duplicates++\n		return\n	}\n", "",
+		"case !p.has(wanted):", "default:",
 		"pager", "TestRepeatedFaultsCollapse",
 	}, {
 		"a present page is not only woken", "pager/next.go",
