@@ -101,7 +101,9 @@ func readChunks(ctx context.Context, in *source, free <-chan *chunk, work, order
 	}
 }
 
+// encodeChunks runs as a goroutine of its own.
 func encodeChunks(ctx context.Context, enc *zstd.Encoder, work <-chan *chunk) error {
+	cpu.Background()
 	for {
 		c, more, err := receive(ctx, work)
 		if !more {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,7 +126,9 @@ func (c *Core) slotSize() uint64 {
 func (e *Engine) Run(ctx context.Context) error {
 	errs := make(chan error, 1)
 	go func() {
-		lockUrgently()
+		// The goroutine ends without unlocking, so the thread, with whatever affinity
+		// it was given, ends too.
+		runtime.LockOSThread()
 		errs <- e.run(ctx)
 	}()
 	return <-errs

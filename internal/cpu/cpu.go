@@ -3,8 +3,7 @@
 // pile up in front of the threads that answer faults.
 //
 // Work that a client waits for has slots of its own: it never queues behind a pack
-// that runs at the same time. With both processors packing, that took the p99 of a
-// fault on an image from 11 ms to 3 ms, together with urgent threads.
+// that runs at the same time.
 //
 // A holder must not do I/O or wait for anything: what blocks others is a slot held
 // in vain.
