@@ -112,6 +112,21 @@ func TestRepeatedFaultsCollapse(t *testing.T) {
 	mustIdle(t, c)
 }
 
+// A copy that is refused after its page was removed must not take the waiter along.
+func TestRefusalAfterARemoval(t *testing.T) {
+	c := testCore(t, Config{})
+	ready(t, c, 1)
+	a := mustNext(t, c, ActionCopy, 0, 4)
+	c.Remove(testBase+modelPage, modelPage)
+	c.Complete(a, 0, unix.EAGAIN)
+	at, _ := c.Deadline()
+	c.Tick(at)
+	finished(c, mustNext(t, c, ActionZero, 1, 1))
+	finished(c, mustNext(t, c, ActionCopy, 0, 1))
+	finished(c, mustNext(t, c, ActionCopy, 2, 2))
+	mustIdle(t, c)
+}
+
 // A negotiated EXACT_ADDRESS leaves addresses as they were.
 func TestAddressesInsideAPage(t *testing.T) {
 	c := testCore(t, Config{FetchAttempts: 1})

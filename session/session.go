@@ -67,7 +67,7 @@ type Session struct {
 func Start(client *handoff.Client, o Options) (*Session, error) {
 	s, err := start(client, o)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("serve process %d: %w", client.PID, err), end(client), client.Close())
+		return nil, errors.Join(fmt.Errorf("serve process %d: %w", client.PID, err), dismiss(client))
 	}
 	return s, nil
 }
@@ -128,14 +128,15 @@ func (s *Session) run(ctx context.Context) {
 	err := s.engine.Run(ctx)
 	switch {
 	case err == nil && !exited(s.client, 0): // it was left complete
-		err = unregister(s.client)
+		err = errors.Join(unregister(s.client), s.client.Close())
+	case err == nil:
+		err = s.client.Close()
 	case errors.Is(err, context.Canceled):
-		err = ErrKilled
-		fallthrough
-	case err != nil:
-		err = errors.Join(err, end(s.client))
+		err = errors.Join(ErrKilled, dismiss(s.client))
+	default:
+		err = errors.Join(err, dismiss(s.client))
 	}
-	s.err = errors.Join(err, s.target.Close(), s.client.Close())
+	s.err = errors.Join(err, s.target.Close())
 	s.cancel()
 	close(s.done)
 }
@@ -155,6 +156,17 @@ func unregister(client *handoff.Client) error {
 // exitPatience is how long a killed client may take to be gone: it may have much
 // memory to free, or sit in a call that can't be interrupted.
 const exitPatience = 30 * time.Second
+
+// dismiss ends a client and gives up what it brought. If it can't be ended, its
+// userfaultfd stays open for as long as this process lives: it may wait for ever, but
+// it won't see zeros.
+func dismiss(client *handoff.Client) error {
+	err := end(client)
+	if err != nil {
+		client.UFFD.Disown()
+	}
+	return errors.Join(err, client.Close())
+}
 
 // end ends the client and waits until it is gone.
 func end(client *handoff.Client) error {

@@ -268,6 +268,16 @@ func TestPassingTroubleIsInvisible(t *testing.T) {
 	check(t, client)
 }
 
+func TestUntouchedClientIsFilled(t *testing.T) {
+	src := newFile(t, 8*mib)
+	client, s := serve(t, src, handofftest.Config{Regions: []handofftest.Region{{Size: 8 * mib}}}, session.Options{})
+	<-s.Filled()
+	if st := s.Stats(); st.Absent != 0 || st.Faults != 0 {
+		t.Errorf("figures: %+v", st)
+	}
+	check(t, client)
+}
+
 func TestLeaveCompletesTheClient(t *testing.T) {
 	src := newFile(t, 32*mib)
 	client, s := serve(t, src, handofftest.Config{Regions: twoRegions}, session.Options{NoPrefetch: true})

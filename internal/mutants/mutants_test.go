@@ -72,7 +72,7 @@ var all = []mutant{
 		"pager", "TestOutOfMemoryFailsClosed",
 	}, {
 		"never close under a living client", "session/session.go",
-		"err = errors.Join(err, end(s.client))", "",
+		"	err := end(client)\n", "	var err error\n",
 		"session", "TestKillEndsTheClientFirst|TestBlockingModeEndsTheClient",
 	}, {
 		"content that can't be had is poison", "pager/block.go",
