@@ -219,3 +219,6 @@ func (e *Engine) Filled() <-chan struct{} { return e.filled }
 func (e *Engine) Leave() {
 	e.call(func() { e.leaving, e.core.cfg.Prefetch = true, true })
 }
+
+// Kill has the client ended, and Run return ErrKilled.
+func (e *Engine) Kill() { e.call(func() { e.core.kill() }) }

@@ -57,7 +57,6 @@ type Session struct {
 	client *handoff.Client
 	target *pager.Userfault
 	engine *pager.Engine
-	cancel context.CancelFunc
 	done   chan struct{}
 	err    error
 }
@@ -88,9 +87,8 @@ func start(client *handoff.Client, o Options) (*Session, error) {
 	if err != nil {
 		return nil, errors.Join(err, target.Close())
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &Session{client: client, target: target, engine: engine, cancel: cancel, done: make(chan struct{})}
-	go s.run(ctx)
+	s := &Session{client: client, target: target, engine: engine, done: make(chan struct{})}
+	go s.run()
 	return s, nil
 }
 
@@ -124,20 +122,17 @@ func blockSize(o Options) uint64 {
 }
 
 // run serves the client and then parts from it.
-func (s *Session) run(ctx context.Context) {
-	err := s.engine.Run(ctx)
+func (s *Session) run() {
+	err := s.engine.Run(context.Background())
 	switch {
 	case err == nil && !exited(s.client, 0): // it was left complete
 		err = errors.Join(unregister(s.client), s.client.Close())
 	case err == nil:
 		err = s.client.Close()
-	case errors.Is(err, context.Canceled):
-		err = errors.Join(ErrKilled, dismiss(s.client))
 	default:
 		err = errors.Join(err, dismiss(s.client))
 	}
 	s.err = errors.Join(err, s.target.Close())
-	s.cancel()
 	close(s.done)
 }
 
@@ -232,7 +227,7 @@ func (s *Session) Leave(ctx context.Context) error {
 
 // Kill ends the client, then the session.
 func (s *Session) Kill() error {
-	s.cancel()
+	s.engine.Kill()
 	err := s.Wait()
 	if errors.Is(err, ErrKilled) {
 		return nil

@@ -300,6 +300,7 @@ func TestLeaveCompletesTheClient(t *testing.T) {
 	}
 }
 
+// The client is ended at once, though a fetch hangs and can't be interrupted.
 func TestKillEndsTheClientFirst(t *testing.T) {
 	src := newFile(t, 8*mib)
 	stuck := make(chan struct{})
@@ -310,6 +311,8 @@ func TestKillEndsTheClientFirst(t *testing.T) {
 		_, err := client.Touch(handofftest.TouchSpec{})
 		touched <- err
 	}()
+	for s.Stats().Faults == 0 {
+	}
 	killed := make(chan error, 1)
 	go func() { killed <- s.Kill() }()
 	<-client.Done()

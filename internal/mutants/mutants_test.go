@@ -73,7 +73,7 @@ var all = []mutant{
 	}, {
 		"never close under a living client", "session/session.go",
 		"	err := end(client)\n", "	var err error\n",
-		"session", "TestKillEndsTheClientFirst|TestBlockingModeEndsTheClient",
+		"session", "TestUnsuitableClientsAreEnded",
 	}, {
 		"content that can't be had is poison", "pager/block.go",
 		"		c.poisonWanted(b)\n", "",
