@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 
 	"faultline/image"
-	"faultline/internal/testkit"
+	"faultline/internal/snapshot"
 	"faultline/store"
 )
 
@@ -43,7 +43,7 @@ func makeInputs(ctx context.Context, dir string, size int64) (in inputs, err err
 	}{
 		{&in.random, "random", size, fillRandom},
 		{&in.small, "small", min(size, smallest), fillRandom},
-		{&in.guest, "guest", size, func(w io.Writer, n int64) error { return testkit.Snapshot(w, n, 1) }},
+		{&in.guest, "guest", size, func(w io.Writer, n int64) error { return snapshot.Write(w, n, 1) }},
 	} {
 		*next.to = input{name: next.name, file: filepath.Join(dir, next.name)}
 		if err := next.to.make(ctx, layout, next.size, next.fill); err != nil {
@@ -70,7 +70,7 @@ func (in input) make(ctx context.Context, layout *store.Layout, size int64, fill
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
-		d, err := image.Pack(ctx, layout, f, size, image.Options{Codec: codec})
+		d, err := layout.Pack(ctx, f, size, image.Options{Codec: codec})
 		if err != nil {
 			return err
 		}

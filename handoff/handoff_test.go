@@ -15,6 +15,7 @@ import (
 	"faultline/handoff"
 	"faultline/handoff/firecracker"
 	"faultline/handoff/handofftest"
+	"faultline/internal/snapshot"
 	"faultline/internal/testkit"
 	"faultline/uffd"
 )
@@ -191,7 +192,7 @@ func connect(t *testing.T, config handofftest.Config) (*handofftest.Client, *han
 func imageFile(t *testing.T, size int64) (path string, image []byte) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "memory")
-	if err := testkit.WriteSnapshot(path, size, 1); err != nil {
+	if err := snapshot.WriteFile(path, size, 1); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(path)

@@ -26,7 +26,7 @@ func Example() {
 
 	memory := make([]byte, 1<<20)
 	copy(memory[8*image.PageSize:], "hello")
-	manifest, err := image.Pack(ctx, layout, bytes.NewReader(memory), -1, image.Options{})
+	manifest, err := layout.Pack(ctx, bytes.NewReader(memory), -1, image.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}

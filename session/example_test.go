@@ -79,7 +79,7 @@ func packed(ctx context.Context, dir string) (path string, img *image.Reader) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	manifest, err := image.Pack(ctx, layout, file, int64(len(content)), image.Options{})
+	manifest, err := layout.Pack(ctx, file, int64(len(content)), image.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}

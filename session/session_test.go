@@ -13,6 +13,7 @@ import (
 	"faultline/handoff"
 	"faultline/handoff/firecracker"
 	"faultline/handoff/handofftest"
+	"faultline/internal/snapshot"
 	"faultline/internal/testkit"
 	"faultline/pager"
 	"faultline/session"
@@ -64,7 +65,7 @@ func (f *file) failing(fail func(off int64) error) {
 func newFile(t *testing.T, size int64) *file {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "snapshot")
-	if err := testkit.WriteSnapshot(path, size, 1); err != nil {
+	if err := snapshot.WriteFile(path, size, 1); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(path)

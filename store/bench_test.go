@@ -23,7 +23,7 @@ func BenchmarkReadAt(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			d, err := image.Pack(b.Context(), l, bytes.NewReader(memory), -1, image.Options{Codec: codec})
+			d, err := l.Pack(b.Context(), bytes.NewReader(memory), -1, image.Options{Codec: codec})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -25,7 +25,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	memory := bytes.Repeat([]byte("page"), 8*image.PageSize/4)
-	manifest, err := image.Pack(ctx, layout, bytes.NewReader(memory), -1, image.Options{})
+	manifest, err := layout.Pack(ctx, bytes.NewReader(memory), -1, image.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -2,11 +2,14 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -157,10 +160,11 @@ func flip(t *testing.T, name string, at int64) {
 	}
 }
 
-// TestBlobWriter: a blob is seen when it is committed, not before; and not at all after Abort.
-func TestBlobWriter(t *testing.T) {
+// TestBatch: a blob is seen when its batch is published, not before; and not at all after Abort.
+func TestBatch(t *testing.T) {
 	l := newLayout(t)
-	w, err := l.Create(t.Context())
+	batch := begin(t, l)
+	w, err := batch.Create(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,6 +182,12 @@ func TestBlobWriter(t *testing.T) {
 	if err := w.Abort(); err != nil {
 		t.Errorf("Abort after Commit: %v", err)
 	}
+	if _, err := l.OpenBlob(t.Context(), d); !errors.Is(err, ErrNotFound) {
+		t.Errorf("before Publish: %v, want ErrNotFound", err)
+	}
+	if err := errors.Join(batch.Publish(t.Context()), batch.Abort()); err != nil {
+		t.Fatal(err)
+	}
 	b, err := l.OpenBlob(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +204,7 @@ func TestBlobWriter(t *testing.T) {
 	if _, err := l.OpenBlob(t.Context(), d); !errors.Is(err, image.ErrCorrupt) {
 		t.Errorf("blob of another size: %v, want ErrCorrupt", err)
 	}
-	if w, err = l.Create(t.Context()); err != nil {
+	if w, err = batch.Create(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(w.Abort(), w.Abort()); err != nil {
@@ -205,6 +215,54 @@ func TestBlobWriter(t *testing.T) {
 	}
 	if left := staged(t, l); len(left) > 0 {
 		t.Errorf("left in %s: %v", stageDir, left)
+	}
+}
+
+// TestAbortedBatch leaves nothing, and another batch with the same blob is not hurt.
+func TestAbortedBatch(t *testing.T) {
+	l := newLayout(t)
+	first, second := begin(t, l), begin(t, l)
+	for _, b := range []*Batch{first, second} {
+		w, err := b.Create(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Commit(t.Context(), "text/plain"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(first.Abort(), first.Abort(), second.Publish(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.OpenBlob(t.Context(), ocispec.Descriptor{Digest: digest.FromString("hello"), Size: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	if left := staged(t, l); len(left) > 0 {
+		t.Errorf("left in %s: %v", stageDir, left)
+	}
+}
+
+// TestInterruptedPack leaves nothing, though several packs were complete.
+func TestInterruptedPack(t *testing.T) {
+	l := newLayout(t)
+	packTagged(t, l, "good", content(10))
+	before := files(t, l.Dir())
+	ctx, cancel := context.WithCancel(t.Context())
+	o := image.Options{PackSize: 64 << 10, FrameSize: 32 << 10, Progress: func(done, _ int64) {
+		if done >= 150*image.PageSize {
+			cancel()
+		}
+	}}
+	if _, err := l.Pack(ctx, bytes.NewReader(content(200)), -1, o); !errors.Is(err, context.Canceled) {
+		t.Fatalf("pack: %v, want context.Canceled", err)
+	}
+	if after := files(t, l.Dir()); !maps.Equal(before, after) {
+		t.Errorf("the store has %v, had %v", after, before)
 	}
 }
 
@@ -261,10 +319,11 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	dead := staged(t, l)
-	if len(dead) != 1 {
-		t.Fatalf("the dead process left %v, want one file", dead)
+	if len(dead) != 2 {
+		t.Fatalf("the dead process left %v, want two files", dead)
 	}
-	w, err := l.Create(t.Context())
+	batch := begin(t, l)
+	w, err := batch.Create(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +332,7 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	packTagged(t, other, "a", content(1)) // sweeps
-	if now := staged(t, l); len(now) != 1 || now[0] == dead[0] {
+	if now := staged(t, l); len(now) != 1 || slices.Contains(dead, now[0]) {
 		t.Errorf("after two sweeps: %v, want the living writer's only", now)
 	}
 	if _, err := w.Commit(t.Context(), "text/plain"); err != nil {

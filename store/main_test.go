@@ -40,23 +40,41 @@ func child(role, dir string) error {
 		return err
 	}
 	if role == "die" {
-		w, err := l.Create(ctx)
-		if err != nil {
-			return err
-		}
-		if _, err := w.Write(make([]byte, 5000)); err != nil {
-			return err
-		}
-		os.Exit(0)
+		return dieStaging(ctx, l)
 	}
 	return tagMany(ctx, l, role)
 }
 
 const tagsEach = 20
 
+// dieStaging ends the process with one blob committed and not published, and another
+// half written.
+func dieStaging(ctx context.Context, l *Layout) error {
+	b, err := l.Begin()
+	if err != nil {
+		return err
+	}
+	for range 2 {
+		w, err := b.Create(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(make([]byte, 5000)); err != nil {
+			return err
+		}
+		if len(b.staged) == 1 {
+			os.Exit(0)
+		}
+		if _, err := w.Commit(ctx, "text/plain"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // tagMany packs one image and gives it many names.
 func tagMany(ctx context.Context, l *Layout, who string) error {
-	d, err := image.Pack(ctx, l, bytes.NewReader(make([]byte, image.PageSize)), -1, image.Options{CreatedBy: who})
+	d, err := l.Pack(ctx, bytes.NewReader(make([]byte, image.PageSize)), -1, image.Options{CreatedBy: who})
 	if err != nil {
 		return err
 	}
@@ -117,10 +135,25 @@ func content(pages int) []byte {
 	return p
 }
 
+// begin starts a batch that is aborted at the end of the test.
+func begin(t *testing.T, l *Layout) *Batch {
+	t.Helper()
+	b, err := l.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Abort(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
 // packTagged packs content into l under a name.
 func packTagged(t *testing.T, l *Layout, name string, content []byte) {
 	t.Helper()
-	d, err := image.Pack(t.Context(), l, bytes.NewReader(content), -1, image.Options{
+	d, err := l.Pack(t.Context(), bytes.NewReader(content), -1, image.Options{
 		PackSize: 200 << 10, FrameSize: 32 << 10,
 	})
 	if err != nil {

@@ -1,23 +1,16 @@
 package store
 
 import (
-	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io/fs"
 	"os"
 	"path/filepath"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
-
-	"faultline/image"
-	"faultline/internal/cpu"
 )
 
 // prepare makes the store if it must, and removes what dead writers left.
@@ -199,80 +192,4 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// Create implements image.Stage. The store is made if there is none.
-func (l *Layout) Create(ctx context.Context) (image.BlobWriter, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if err := l.prepare(); err != nil {
-		return nil, err
-	}
-	f, err := l.stage()
-	if err != nil {
-		return nil, err
-	}
-	return &blobWriter{ctx: ctx, l: l, f: f, hash: sha256.New()}, nil
-}
-
-// A blobWriter writes a staged file and hashes on the way.
-type blobWriter struct {
-	ctx  context.Context
-	l    *Layout
-	f    *os.File // nil: committed or aborted
-	hash hash.Hash
-	size int64
-	err  error // the first, after which nothing is committed
-}
-
-var errDone = errors.New("blob is already committed or aborted")
-
-func (w *blobWriter) Write(p []byte) (int, error) {
-	if w.f == nil {
-		return 0, errDone
-	}
-	if w.err == nil {
-		w.err = w.ctx.Err()
-	}
-	if w.err != nil {
-		return 0, w.err
-	}
-	n, err := w.f.Write(p)
-	w.size += int64(n)
-	if err == nil {
-		err = cpu.Do(w.ctx, func() { w.hash.Write(p) })
-	}
-	if err != nil {
-		w.err = fmt.Errorf("store: %w", err)
-	}
-	return n, w.err
-}
-
-func (w *blobWriter) Commit(ctx context.Context, mediaType string) (none ocispec.Descriptor, err error) {
-	if w.f == nil {
-		return none, errDone
-	}
-	if err := errors.Join(w.err, ctx.Err()); err != nil {
-		return none, err
-	}
-	d := digest.NewDigest(digest.SHA256, w.hash)
-	f := w.f
-	w.f = nil
-	if err := w.l.publish(f, filepath.Join(blobDir, d.Encoded())); err != nil {
-		return none, err
-	}
-	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: w.size}, nil
-}
-
-func (w *blobWriter) Abort() error {
-	if w.f == nil {
-		return nil
-	}
-	f := w.f
-	w.f = nil
-	if err := errors.Join(os.Remove(f.Name()), f.Close()); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"faultline/image"
-	"faultline/internal/testkit"
+	"faultline/internal/snapshot"
 	"faultline/store"
 )
 
@@ -129,7 +129,7 @@ func (a *app) makeSnapshot(ctx context.Context, path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(testkit.Snapshot(&contextWriter{ctx, f}, size, demoSeed), f.Close())
+	return errors.Join(snapshot.Write(&contextWriter{ctx, f}, size, demoSeed), f.Close())
 }
 
 // A contextWriter ends with its context.

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"faultline/internal/testkit"
+	"faultline/internal/snapshot"
 )
 
 // notRun are the beginnings of the commands in the documentation that can't run in a
@@ -130,7 +130,7 @@ type shell struct {
 func startShell(t *testing.T) *shell {
 	t.Helper()
 	dir := t.TempDir()
-	if err := testkit.WriteSnapshot(filepath.Join(dir, "memory.bin"), 16<<20, 1); err != nil {
+	if err := snapshot.WriteFile(filepath.Join(dir, "memory.bin"), 16<<20, 1); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "vm.state"), []byte("device state"), 0o600); err != nil {

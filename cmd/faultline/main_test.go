@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"faultline/handoff/handofftest"
+	"faultline/internal/snapshot"
 	"faultline/internal/testkit"
 )
 
@@ -69,7 +70,7 @@ func scriptSnapshot(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	size, err := parseSize(args[1])
 	ts.Check(err)
-	ts.Check(testkit.WriteSnapshot(ts.MkAbs(args[0]), size, uint64(seed)))
+	ts.Check(snapshot.WriteFile(ts.MkAbs(args[0]), size, uint64(seed)))
 }
 
 // exits CODE COMMAND... runs a command that must end with that exit code.

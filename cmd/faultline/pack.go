@@ -148,7 +148,7 @@ func (a *app) pack(ctx context.Context, file string, ref store.Ref, o image.Opti
 
 // packInto packs, and names the image when all of it is there.
 func packInto(ctx context.Context, l *store.Layout, src io.Reader, ref store.Ref, o image.Options) (*description, error) {
-	manifest, err := image.Pack(ctx, l, src, -1, o)
+	manifest, err := l.Pack(ctx, src, -1, o)
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"faultline/handoff/handofftest"
-	"faultline/internal/testkit"
+	"faultline/internal/snapshot"
 )
 
 // patience is how long anything in these tests may take.
@@ -35,7 +35,7 @@ func packed(t *testing.T, size uint64, flags ...string) *fixture {
 	t.Helper()
 	dir := t.TempDir()
 	f := &fixture{store: filepath.Join(dir, "store"), memory: filepath.Join(dir, "memory"), size: size}
-	if err := testkit.WriteSnapshot(f.memory, int64(size), 1); err != nil {
+	if err := snapshot.WriteFile(f.memory, int64(size), 1); err != nil {
 		t.Fatal(err)
 	}
 	f.run(t, append([]string{"pack", f.memory, "app"}, flags...)...)

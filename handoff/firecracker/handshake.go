@@ -29,7 +29,7 @@ func (l *Listener) enter(conn *net.UnixConn) *pending {
 func (l *Listener) tryEnter(p *pending) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.isClosing() {
+	if l.isStopping() {
 		p.conn.SetReadDeadline(past)
 	} else if len(l.pending) >= l.options.Handshakes {
 		i := slices.IndexFunc(l.pending, func(q *pending) bool { return !q.finished })
@@ -47,9 +47,9 @@ func (l *Listener) tryEnter(p *pending) bool {
 // past is a deadline that ends a read at once.
 var past = time.Unix(1, 0)
 
-func (l *Listener) isClosing() bool {
+func (l *Listener) isStopping() bool {
 	select {
-	case <-l.closing:
+	case <-l.stopping:
 		return true
 	default:
 		return false
@@ -97,9 +97,9 @@ func (l *Listener) handshake(p *pending) {
 	}
 }
 
-// refuse tells of a client, unless it was the closing that ended its handshake.
+// refuse tells of a client, unless it was Stop that ended its handshake.
 func (l *Listener) refuse(err error) {
-	if l.options.Refused != nil && !l.isClosing() {
+	if l.options.Refused != nil && !l.isStopping() {
 		l.options.Refused(err)
 	}
 }

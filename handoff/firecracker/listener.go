@@ -37,16 +37,18 @@ type Options struct {
 // A Listener receives clients at a socket. Its methods may be called from several
 // goroutines. Whoever has it must Close it.
 type Listener struct {
-	path    string
-	options Options
-	socket  *net.UnixListener
-	file    os.FileInfo // the socket's file, as it was made
-	clients chan *handoff.Client
-	closing chan struct{}
-	left    chan struct{} // has an element when a handshake has left
-	close   func() error
-	work    sync.WaitGroup
-	failed  error // why accepting ended, valid once clients is closed
+	path     string
+	options  Options
+	socket   *net.UnixListener
+	file     os.FileInfo // the socket's file, as it was made
+	clients  chan *handoff.Client
+	stopping chan struct{} // no new clients
+	closing  chan struct{} // and nobody will take those that are there
+	left     chan struct{} // has an element when a handshake has left
+	stop     func() error
+	close    func() error
+	work     sync.WaitGroup
+	failed   error // why accepting ended, valid once clients is closed
 
 	mu      sync.Mutex
 	pending []*pending // from oldest to newest
@@ -79,8 +81,10 @@ func Listen(path string, options Options) (*Listener, error) {
 	socket.SetUnlinkOnClose(false) // the path may name another's by then
 	l := &Listener{
 		path: path, options: options, socket: socket,
-		clients: make(chan *handoff.Client), closing: make(chan struct{}), left: make(chan struct{}, 1),
+		clients: make(chan *handoff.Client), stopping: make(chan struct{}), closing: make(chan struct{}),
+		left: make(chan struct{}, 1),
 	}
+	l.stop = sync.OnceValue(l.leaveSocket)
 	l.close = sync.OnceValue(l.shut)
 	if l.file, err = os.Lstat(path); err != nil {
 		socket.Close()
@@ -98,7 +102,7 @@ func (l *Listener) Addr() string { return l.path }
 // regions are in order by themselves: check with handoff.CheckRegions whether
 // they fit the image.
 //
-// It fails with ctx's error, with ErrClosed after Close, or with what made the
+// It fails with ctx's error, with ErrClosed after Stop or Close, or with what made the
 // socket fail for good.
 func (l *Listener) Accept(ctx context.Context) (*handoff.Client, error) {
 	select {
@@ -112,24 +116,39 @@ func (l *Listener) Accept(ctx context.Context) (*handoff.Client, error) {
 	}
 }
 
-// Close removes the socket, ends the handshakes that are under way, and gives up
-// clients that no Accept has taken.
+// Stop removes the socket and ends the handshakes that are under way. Clients whose
+// handshake is in order wait for Accept as before: their faults are nobody's until
+// they are taken. Then it fails with ErrClosed.
+func (l *Listener) Stop() error { return l.stop() }
+
+// Close does as Stop does, and gives up the clients that no Accept has taken.
 func (l *Listener) Close() error { return l.close() }
 
-func (l *Listener) shut() error {
-	close(l.closing)
+// backlogTime is how long connections are taken that came before the end.
+const backlogTime = 50 * time.Millisecond
+
+func (l *Listener) leaveSocket() error {
+	close(l.stopping)
 	var errs []error
 	if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.file) {
 		errs = append(errs, os.Remove(l.path))
 	}
-	errs = append(errs, l.socket.Close())
+	// Who has connected by now may have sent all it will ever send. The path is gone, so
+	// that is soon everyone.
+	errs = append(errs, l.socket.SetDeadline(time.Now().Add(backlogTime)))
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, p := range l.pending {
 		p.conn.SetReadDeadline(past)
 	}
-	l.mu.Unlock()
-	l.work.Wait()
 	return errors.Join(errs...)
+}
+
+func (l *Listener) shut() error {
+	err := l.stop()
+	close(l.closing)
+	l.work.Wait()
+	return errors.Join(err, l.socket.Close())
 }
 
 // acceptAll starts a handshake for each connection, until the socket fails.
@@ -140,6 +159,9 @@ func (l *Listener) acceptAll() {
 		if err == nil {
 			p := l.enter(conn)
 			handshakes.Go(func() { l.handshake(p) })
+		} else if errors.Is(err, os.ErrDeadlineExceeded) {
+			l.failed = ErrClosed
+			break
 		} else if !transient(err) {
 			l.failed = err
 			break
@@ -164,7 +186,7 @@ func (l *Listener) pause(d time.Duration) bool {
 	select {
 	case <-time.After(d):
 		return true
-	case <-l.closing:
+	case <-l.stopping:
 		return false
 	}
 }

@@ -85,6 +85,32 @@ func TestCloseGivesUpUntakenClients(t *testing.T) {
 	}
 }
 
+// Who has handed its memory over before the end is served, though nobody was
+// accepting at the time.
+func TestStopKeepsThoseWhoHaveCome(t *testing.T) {
+	l := listenFor(t, Options{})
+	for range 3 {
+		send(t, dial(t, l.Addr()), good, newUserfaultfd(t))
+	}
+	dial(t, l.Addr()) // says nothing
+	if err := l.Stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("unix", l.Addr()); err == nil {
+		t.Error("there is still somebody to connect to")
+	}
+	for range 3 {
+		client, err := l.Accept(soon(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+	}
+	if _, err := l.Accept(soon(t)); !errors.Is(err, ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
+	}
+}
+
 func TestListenPaths(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")

@@ -12,6 +12,7 @@ import (
 
 	"faultline/handoff"
 	"faultline/handoff/handofftest"
+	"faultline/internal/snapshot"
 	"faultline/internal/testkit"
 	"faultline/uffd"
 )
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 func imageFile(t *testing.T, size int64) (path string, image []byte) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "memory")
-	if err := testkit.WriteSnapshot(path, size, 1); err != nil {
+	if err := snapshot.WriteFile(path, size, 1); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(path)

@@ -17,6 +17,7 @@ import (
 // A Listener delivers clients, as firecracker.Listener does.
 type Listener interface {
 	Accept(context.Context) (*handoff.Client, error)
+	Stop() error // no new clients; Accept gives those that are there, then fails
 	Close() error
 }
 
@@ -56,6 +57,9 @@ type server struct {
 func Run(stop, kill context.Context, o Options) error {
 	s := &server{o: o, sessions: map[*session.Session]bool{}}
 	first, err := s.accept(stop)
+	if stop.Err() != nil {
+		err = errors.Join(err, s.drain(kill))
+	}
 	err = errors.Join(err, o.Listener.Close())
 	if first != nil {
 		select {
@@ -85,6 +89,19 @@ func (s *server) accept(stop context.Context) (*session.Session, error) {
 		if started := s.start(client); s.o.Once {
 			return started, nil
 		}
+	}
+}
+
+// drain starts sessions for the clients that have come and were not accepted yet.
+// Their memory is handed over; without a session they would wait for it for ever.
+func (s *server) drain(kill context.Context) error {
+	err := s.o.Listener.Stop()
+	for {
+		client, acceptErr := s.o.Listener.Accept(kill)
+		if acceptErr != nil {
+			return err
+		}
+		s.start(client)
 	}
 }
 

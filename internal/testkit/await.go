@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"errors"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -9,7 +10,7 @@ import (
 
 // Await waits until fd polls readable: a message is queued on a userfaultfd, the
 // process of a pidfd has exited. The test fails if that takes ten seconds.
-func Await(t TB, fd int, what string) {
+func Await(t testing.TB, fd int, what string) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; {
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}

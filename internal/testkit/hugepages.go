@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"testing"
 )
 
 const hugePages = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
@@ -14,7 +15,7 @@ const hugePages = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 // test, and restores the size of the pool then. Where it may not or can't, the
 // test is skipped. Two tests, also of different packages, must not do so at the
 // same time; a lock keeps them apart.
-func HugePages(t TB, n int) {
+func HugePages(t testing.TB, n int) {
 	t.Helper()
 	unlock, err := lockPool()
 	if err != nil {

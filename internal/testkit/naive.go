@@ -3,6 +3,7 @@ package testkit
 import (
 	"errors"
 	"fmt"
+	"testing"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +18,7 @@ import (
 //
 // It is as simple as a page server can be, so that tests of clients and of
 // handshakes depend on nothing else.
-func Serve(t TB, c *handoff.Client, image []byte) (stop func()) {
+func Serve(t testing.TB, c *handoff.Client, image []byte) (stop func()) {
 	t.Helper()
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
@@ -91,7 +92,7 @@ func (s *server) drain() error {
 			case uffd.EventKindPagefault:
 				s.faults = append(s.faults, m.Fault().Address)
 			case uffd.EventKindRemove:
-				for at := m.Removed().Start; at < m.Removed().End(); at += pageSize {
+				for at := m.Removed().Start; at < m.Removed().End(); at += 4096 {
 					s.removed[at] = true
 				}
 			default:

@@ -10,7 +10,7 @@ func TestMain(m *testing.M) { Main(m) }
 
 // A recorder is a TB that only takes notes.
 type recorder struct {
-	TB
+	testing.TB
 	skipped, failed string
 }
 

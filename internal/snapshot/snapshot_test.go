@@ -1,4 +1,4 @@
-package testkit
+package snapshot
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 func TestSnapshotIsLikeAGuest(t *testing.T) {
 	const size = 64 << 20
 	var b bytes.Buffer
-	if err := Snapshot(&b, size, 7); err != nil || b.Len() != size {
+	if err := Write(&b, size, 7); err != nil || b.Len() != size {
 		t.Fatalf("%d bytes: %v", b.Len(), err)
 	}
 	zero, copies, soft, hard := 0, 0, 0, 0
@@ -54,16 +54,16 @@ func compresses(page []byte) bool {
 
 func TestSnapshotIsDetermined(t *testing.T) {
 	var a, b, c bytes.Buffer
-	Snapshot(&a, 8<<20, 1)
-	Snapshot(&b, 8<<20, 1)
-	Snapshot(&c, 8<<20, 2)
+	Write(&a, 8<<20, 1)
+	Write(&b, 8<<20, 1)
+	Write(&c, 8<<20, 2)
 	if !bytes.Equal(a.Bytes(), b.Bytes()) {
 		t.Error("the same seed gave different snapshots")
 	}
 	if bytes.Equal(a.Bytes(), c.Bytes()) {
 		t.Error("different seeds gave the same snapshot")
 	}
-	if err := Snapshot(io.Discard, 4097, 1); err == nil {
+	if err := Write(io.Discard, 4097, 1); err == nil {
 		t.Error("half a page was written")
 	}
 }
@@ -71,6 +71,6 @@ func TestSnapshotIsDetermined(t *testing.T) {
 func BenchmarkSnapshot(b *testing.B) {
 	b.SetBytes(64 << 20)
 	for b.Loop() {
-		Snapshot(io.Discard, 64<<20, 1)
+		Write(io.Discard, 64<<20, 1)
 	}
 }

@@ -1,4 +1,6 @@
-package testkit
+// Package snapshot makes memory files that look like a guest's, for tests,
+// benchmarks and the demo.
+package snapshot
 
 import (
 	"encoding/binary"
@@ -9,25 +11,25 @@ import (
 
 const pageSize = 4096
 
-// WriteSnapshot makes a file of size bytes, a multiple of 4096, like a guest's
-// memory. See Snapshot.
-func WriteSnapshot(path string, size int64, seed uint64) error {
+// WriteFile makes a file of size bytes, a multiple of 4096, like a guest's
+// memory. See Write.
+func WriteFile(path string, size int64, seed uint64) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	if err := Snapshot(f, size, seed); err != nil {
+	if err := Write(f, size, seed); err != nil {
 		f.Close()
 		return fmt.Errorf("write a snapshot to %s: %w", path, err)
 	}
 	return f.Close()
 }
 
-// Snapshot writes memory like that of a guest that has run for a while: some 45%
+// Write writes memory like that of a guest that has run for a while: some 45%
 // zero pages, two thirds of them in long runs; 15% copies of earlier pages; 30%
 // that compress well, half of them text and half tables of pointers; 10% random.
 // The same size and seed give the same bytes.
-func Snapshot(w io.Writer, size int64, seed uint64) error {
+func Write(w io.Writer, size int64, seed uint64) error {
 	if size < 0 || size%pageSize != 0 {
 		return fmt.Errorf("a snapshot of %d bytes does not consist of pages of %d", size, pageSize)
 	}
