@@ -1,6 +1,7 @@
 package image
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -48,7 +49,7 @@ func (c *Config) problem() string {
 	case c.Size <= 0:
 		return "size is not positive"
 	case c.Size%PageSize != 0:
-		return "size is not a multiple of 4096"
+		return fmt.Sprintf("size %d is not a multiple of 4096", c.Size)
 	case c.Size > MaxSize:
 		return "size is more than 8 TiB"
 	case len(c.Segments) > maxSegments:

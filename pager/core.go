@@ -175,9 +175,6 @@ func (c *Core) remove(ref pageRef) {
 	}
 }
 
-// Gone says that the client has exited.
-func (c *Core) Gone() { c.gone = true }
-
 // Ended reports whether the client has exited or was condemned: Next then has
 // nothing more to give than that.
 func (c *Core) Ended() bool { return c.gone || c.killed }
