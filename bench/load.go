@@ -29,7 +29,7 @@ func keepBusy(ctx context.Context, path string) (stop func() error, err error) {
 	go func() {
 		defer progress(0, 0)
 		for {
-			if _, err := image.Pack(ctx, &nowhere{}, io.NewSectionReader(f, 0, 1<<62), -1, image.Options{Progress: progress}); err != nil {
+			if _, err := image.Pack(ctx, &nowhere{}, io.NewSectionReader(f, 0, 1<<62), -1, image.Options{Progress: progress, Background: true}); err != nil {
 				ended <- err
 				return
 			}

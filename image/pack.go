@@ -27,6 +27,8 @@ type Options struct {
 	CreatedBy string               // empty: not recorded
 
 	Progress Progress // counts bytes of the input; may be nil
+	// Background packs on threads of low priority: for servers, whose clients must not notice.
+	Background bool
 
 	blockShift int // for tests; 0: 13
 }
@@ -45,7 +47,7 @@ const (
 //
 // Frames are compressed in parallel, with less than 256 MiB of memory in all, and the same content and options always
 // give the same bytes. Pack waits for a Read of src that is under way even if ctx ends. After an error, blobs that were
-// already committed stay in the store, with nothing that refers to them.
+// already committed are the stage's to remove.
 //
 // Errors wrap [ErrBadInput], the store's, src's or ctx's.
 func Pack(ctx context.Context, stage Stage, src io.Reader, size int64, o Options) (ocispec.Descriptor, error) {

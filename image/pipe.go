@@ -52,7 +52,12 @@ func pipe(ctx context.Context, in *source, w *writer, o *Options) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return readChunks(ctx, in, free, work, order) })
 	for range encoders(o) {
-		g.Go(func() error { return encodeChunks(ctx, enc, work) })
+		g.Go(func() error {
+			if o.Background {
+				cpu.Background()
+			}
+			return encodeChunks(ctx, enc, work)
+		})
 	}
 	g.Go(func() error {
 		// The last pack is committed here, as what it was created with ends with this group.
@@ -101,9 +106,7 @@ func readChunks(ctx context.Context, in *source, free <-chan *chunk, work, order
 	}
 }
 
-// encodeChunks runs as a goroutine of its own.
 func encodeChunks(ctx context.Context, enc *zstd.Encoder, work <-chan *chunk) error {
-	cpu.Background()
 	for {
 		c, more, err := receive(ctx, work)
 		if !more {
