@@ -61,7 +61,7 @@ func (c *Client) Close() error {
 // CheckRegions reports, as ErrBadRegions, the first thing in regions that could
 // not be served from an image of the given size in bytes: an empty list, empty or
 // misaligned or overflowing ranges, an unknown page size, regions that overlap,
-// content outside the image.
+// content outside the image, more of it than there is.
 func CheckRegions(regions []Region, imageSize uint64) error {
 	if len(regions) == 0 {
 		return fmt.Errorf("%w: none were sent", ErrBadRegions)
@@ -77,6 +77,15 @@ func CheckRegions(regions []Region, imageSize uint64) error {
 		if a, b := sorted[i-1], sorted[i]; a.Address+a.Size > b.Address {
 			return fmt.Errorf("%w: %#x+%#x and %#x+%#x overlap", ErrBadRegions, a.Address, a.Size, b.Address, b.Size)
 		}
+	}
+	// Regions may show the same content, but a client that could show it any number of
+	// times could ask for page tables of any size.
+	left := imageSize
+	for _, r := range sorted {
+		if r.Size > left {
+			return fmt.Errorf("%w: together they are larger than the image, which has %d bytes", ErrBadRegions, imageSize)
+		}
+		left -= r.Size
 	}
 	return nil
 }

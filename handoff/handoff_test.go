@@ -43,7 +43,8 @@ func TestCheckRegions(t *testing.T) {
 	}{
 		{"fits exactly", []handoff.Region{ok}, 5 * p, ""},
 		{"one byte short", []handoff.Region{ok}, 5*p - 1, "behind the end"},
-		{"neighbours", []handoff.Region{ok, {Address: 20 * p, Size: p, PageSize: p}, {Address: 15 * p, Size: p, PageSize: p}}, 5 * p, ""},
+		{"neighbours", []handoff.Region{ok, {Address: 20 * p, Size: p, PageSize: p}, {Address: 15 * p, Size: p, PageSize: p}}, 6 * p, ""},
+		{"more than there is", []handoff.Region{ok, {Address: 20 * p, Size: 2 * p, PageSize: p}}, 5 * p, "larger than the image"},
 		{"overlap", []handoff.Region{{Address: 19 * p, Size: p, PageSize: p}, ok}, 5 * p, "overlap"},
 		{"the same twice", []handoff.Region{ok, ok}, 5 * p, "overlap"},
 		{"nested", []handoff.Region{ok, {Address: 17 * p, Size: p, PageSize: p}}, 5 * p, "overlap"},
