@@ -18,8 +18,9 @@ const (
 type refusal struct {
 	backoff time.Duration // 0: the last install was not refused
 	until   time.Duration // nothing is installed before
-	memory  bool          // there was ENOMEM, which is not waited out for ever,
-	since   time.Duration // since then
+	memory  bool          // there was ENOMEM, which is not waited out for ever:
+	since   time.Duration // again and again since then
+	last    time.Duration // and for the last time then
 }
 
 // Complete reports what came of an action: done bytes from the start of the span,
@@ -114,7 +115,9 @@ func (c *Core) stopped(a Action, n int, errno unix.Errno) {
 		// out which by going on page by page.
 		c.blocks[a.block].single = true
 	case errno == unix.ENOENT:
-		c.unmapped(a, first)
+		if told {
+			c.unmapped(first)
+		}
 	case a.Kind == ActionPoison:
 		c.kill()
 	case errno == unix.EFAULT && a.Kind == ActionCopy:
@@ -144,10 +147,11 @@ func (c *Core) exists(ref pageRef) {
 	c.wake(ref)
 }
 
-// unmapped gives up on a page that is in no registered mapping. Should someone
-// wait there after all, they fault again and are heard again.
-func (c *Core) unmapped(a Action, ref pageRef) {
-	c.skip(a, ref)
+// unmapped records a page that is in no registered mapping any more: the client gave
+// it up in a way that makes no event. Should someone wait there after all, they fault
+// again and are heard again.
+func (c *Core) unmapped(ref pageRef) {
+	c.become(ref, c.state(ref), removed)
 	c.wake(ref)
 }
 
@@ -184,8 +188,11 @@ func (c *Core) wake(ref pageRef) {
 // client's end.
 func (c *Core) refuse(a Action, n int, memory bool) {
 	r := &c.refusal
-	if memory && !r.memory {
-		r.memory, r.since = true, c.now
+	if memory {
+		if !r.memory || c.now-r.last > 10*maxBackoff {
+			r.memory, r.since = true, c.now
+		}
+		r.last = c.now
 	}
 	r.backoff = min(max(2*r.backoff, minBackoff), maxBackoff)
 	r.until = c.now + r.backoff

@@ -23,9 +23,11 @@ type Core struct {
 
 	refusal    refusal
 	prefetch   cursor
-	background int // slots held by blocks that nobody waits for
-	absent     int // pages whose content is still to be installed
-	inFlight   int // claimed actions that have not come back
+	leaving    bool          // everything is to be installed
+	rewindAt   time.Duration // prefetching begins again then, if not 0
+	background int           // slots held by blocks that nobody waits for
+	absent     int           // pages whose content is still to be installed
+	inFlight   int           // claimed actions that have not come back
 
 	gone   bool // the client's address space is no more
 	killed bool // the core asked for the client's end
@@ -72,6 +74,15 @@ func (c *Core) Tick(now time.Duration) {
 		}
 	}
 	c.retries = due
+	if c.rewindAt != 0 && now >= c.rewindAt {
+		c.prefetch, c.rewindAt = cursor{}, 0
+	}
+}
+
+// Leave has everything that is missing installed, asked for or not, however often
+// that must be tried.
+func (c *Core) Leave() {
+	c.leaving, c.cfg.Prefetch, c.prefetch = true, true, cursor{}
 }
 
 // Deadline is when Tick is next needed though nothing else happens; ok is false
@@ -87,6 +98,9 @@ func (c *Core) Deadline() (at time.Duration, ok bool) {
 	}
 	for _, b := range c.retries {
 		earlier(c.blocks[b].retryAt)
+	}
+	if c.rewindAt != 0 {
+		earlier(c.rewindAt)
 	}
 	if c.refusal.until > c.now && c.pages.n+c.ready.n+c.idle.n > 0 {
 		earlier(c.refusal.until)

@@ -355,9 +355,40 @@ func TestSpanOverSeveralMappings(t *testing.T) {
 	mustNext(t, c, ActionWake, 2, 1)
 	finished(c, mustNext(t, c, ActionCopy, 3, 1))
 	mustIdle(t, c)
-	c.Fault(testBase + 2*modelPage) // it is there again
-	c.Fetched(mustNext(t, c, ActionFetch, 0, 4), 0, 0)
-	finished(c, mustNext(t, c, ActionCopy, 2, 1))
+	c.Fault(testBase + 2*modelPage) // new memory is there
+	finished(c, mustNext(t, c, ActionZero, 2, 1))
+}
+
+// What could not be had when nobody asked for it is tried again before a client is
+// left to itself.
+func TestLeaveTriesUntilAllIsThere(t *testing.T) {
+	c := testCore(t, Config{Prefetch: true})
+	for first := uint64(0); first < 16; first += 4 {
+		a := mustNext(t, c, ActionFetch, first, 4)
+		c.Fetched(a, 0, 0b0100)
+		finished(c, mustNext(t, c, ActionCopy, first, 2))
+		finished(c, mustNext(t, c, ActionCopy, first+3, 1))
+	}
+	mustIdle(t, c)
+	c.Leave()
+	for range 3 {
+		for first := uint64(0); first < 16; first += 4 {
+			c.Fetched(mustNext(t, c, ActionFetch, first, 4), 0, 0b0100)
+		}
+		mustIdle(t, c)
+		at, ok := c.Deadline()
+		if !ok || c.Filled() {
+			t.Fatal("the attempts have ended")
+		}
+		c.Tick(at)
+	}
+	for first := uint64(0); first < 16; first += 4 {
+		c.Fetched(mustNext(t, c, ActionFetch, first, 4), 0, 0)
+		finished(c, mustNext(t, c, ActionCopy, first+2, 1))
+	}
+	if !c.Filled() {
+		t.Error("it is not filled")
+	}
 }
 
 // A source page that the kernel can't read is like one that could not be fetched.

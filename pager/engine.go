@@ -76,7 +76,6 @@ type Engine struct {
 	full    bool        // filled is closed
 	killErr error       // of the attempt to end the client
 	filled  chan struct{}
-	done    chan struct{}
 }
 
 // NewEngine checks the options and allocates what Run needs.
@@ -95,7 +94,7 @@ func NewEngine(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		opt: o, core: core, slotSize: core.slotSize(), events: make([]Event, 64), start: time.Now(),
-		filled: make(chan struct{}), done: make(chan struct{}),
+		filled: make(chan struct{}),
 	}
 	e.resident, _ = o.Source.(Resident)
 	n := core.cfg.Slots
@@ -169,14 +168,12 @@ func (e *Engine) end(cancel func()) error {
 	cancel()
 	e.fetches.Wait()
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.ended = true
-	calls := e.calls
-	e.calls = nil
-	e.mu.Unlock()
-	for _, call := range calls {
+	for _, call := range e.calls {
 		call()
 	}
-	close(e.done)
+	e.calls = nil
 	return errors.Join(unix.Munmap(e.memory), e.poller.close())
 }
 
@@ -189,25 +186,23 @@ func (e *Engine) notify() {
 	}
 }
 
-// call has the engine's thread run f, and waits for it. After the end f runs at once.
-func (e *Engine) call(f func()) {
-	ran := make(chan struct{})
+// post has the engine's thread run f, some time. After the end it runs at once.
+func (e *Engine) post(f func()) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.ended {
-		e.mu.Unlock()
-		<-e.done
 		f()
 		return
 	}
-	e.calls = append(e.calls, func() { f(); close(ran) })
+	e.calls = append(e.calls, f)
 	e.notify()
-	e.mu.Unlock()
-	<-ran
 }
 
 // Stats gives the figures as they are now. Run must have been called.
 func (e *Engine) Stats() (s Stats) {
-	e.call(func() { s = e.core.Stats() })
+	ran := make(chan struct{})
+	e.post(func() { s = e.core.Stats(); close(ran) })
+	<-ran
 	return s
 }
 
@@ -217,8 +212,11 @@ func (e *Engine) Filled() <-chan struct{} { return e.filled }
 // Leave has the engine install all that is missing, asked for or not, and then
 // return from Run. Unregister the regions then, and the client needs no engine.
 func (e *Engine) Leave() {
-	e.call(func() { e.leaving, e.core.cfg.Prefetch = true, true })
+	e.post(func() {
+		e.leaving = true
+		e.core.Leave()
+	})
 }
 
 // Kill has the client ended, and Run return ErrKilled.
-func (e *Engine) Kill() { e.call(func() { e.core.kill() }) }
+func (e *Engine) Kill() { e.post(func() { e.core.kill() }) }

@@ -241,6 +241,17 @@ func TestLeaveReturnsOnceFilled(t *testing.T) {
 	}
 }
 
+// A condemned client is never left to itself, though it has everything.
+func TestKillBeatsLeave(t *testing.T) {
+	r := runEngine(t, blank{size: 256 * modelPage}, Options{Prefetch: true})
+	<-r.Filled()
+	r.Engine.Kill()
+	r.Leave()
+	if err := <-r.ended; !errors.Is(err, ErrKilled) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 func TestFetchSortsPages(t *testing.T) {
 	src := &patchy{extents: []extentOf{{4096, true, nil}, {8192, false, nil}, {4096, false, errLost}, {12288, true, nil}}}
 	buf := slices.Repeat([]byte{0xee}, 8*4096)

@@ -44,7 +44,7 @@ func (e *Engine) loop(ctx context.Context) error {
 		if e.core.gone || e.core.killed && (e.killErr != nil || e.opt.Exit < 0) {
 			return e.outcome()
 		}
-		if e.core.Filled() && e.announceFilled() {
+		if !e.core.killed && e.core.Filled() && e.announceFilled() {
 			return nil
 		}
 	}

@@ -146,6 +146,9 @@ func (c *Core) claim(a *Action, kind ActionKind, first pageRef, n int, block int
 	a.since = since
 }
 
+// leaveRetry is the pause between two rounds over what is still missing.
+const leaveRetry = 100 * time.Millisecond
+
 // cursor is where prefetching has come to.
 type cursor struct{ region, block int }
 
@@ -164,6 +167,9 @@ func (c *Core) nextPrefetch(a *Action) bool {
 				return true
 			}
 		}
+	}
+	if c.leaving && c.absent > 0 && c.rewindAt == 0 {
+		c.rewindAt = c.now + leaveRetry // something could not be had, or is under way
 	}
 	return false
 }

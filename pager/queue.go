@@ -19,7 +19,7 @@ func (q *queue[T]) pop() (v T, ok bool) {
 	if q.n == 0 {
 		return v, false
 	}
-	v = q.ring[q.head]
+	v, q.ring[q.head] = q.ring[q.head], v // the ring must not keep what it gave away
 	q.head = (q.head + 1) & (len(q.ring) - 1)
 	q.n--
 	return v, true

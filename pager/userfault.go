@@ -57,7 +57,11 @@ func (u *Userfault) Events(buf []Event) (int, error) {
 	for i := range u.messages[:n] {
 		switch m := &u.messages[i]; m.Kind() {
 		case uffd.EventKindPagefault:
-			buf[i] = Event{Kind: EventFault, Address: m.Fault().Address}
+			f := m.Fault()
+			if f.Flags&(uffd.FaultWP|uffd.FaultMinor) != 0 {
+				return 0, fmt.Errorf("fault at %#x is not for a missing page (flags %#x)", f.Address, uint64(f.Flags))
+			}
+			buf[i] = Event{Kind: EventFault, Address: f.Address}
 		case uffd.EventKindRemove:
 			r := m.Removed()
 			buf[i] = Event{Kind: EventRemove, Address: r.Start, Size: r.Len}

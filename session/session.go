@@ -72,6 +72,9 @@ func Start(client *handoff.Client, o Options) (*Session, error) {
 }
 
 func start(client *handoff.Client, o Options) (*Session, error) {
+	if client.PidFD < 0 {
+		return nil, errors.New("there is no pidfd, without which it could outlive its memory")
+	}
 	if err := handoff.CheckRegions(client.Regions, uint64(o.Source.Size())); err != nil {
 		return nil, err
 	}
@@ -214,7 +217,8 @@ func (s *Session) Filled() <-chan struct{} { return s.engine.Filled() }
 func (s *Session) Stats() pager.Stats { return s.engine.Stats() }
 
 // Leave installs all that is missing and then leaves the client to itself, with
-// nothing registered. If ctx ends first the session goes on.
+// nothing registered. If ctx ends first the session goes on, and still leaves once
+// everything is there.
 func (s *Session) Leave(ctx context.Context) error {
 	s.engine.Leave()
 	select {

@@ -37,7 +37,7 @@ func Adopt(fd int) (*FD, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("adopt descriptor %d: set O_NONBLOCK: %w", fd, err)
 	}
-	return newFD(fd, info.Features), nil
+	return newFD(fd, info.Features, false), nil
 }
 
 // Info is what /proc/self/fdinfo says about a userfaultfd.

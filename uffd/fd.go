@@ -14,11 +14,13 @@ import (
 // same time as another operation: the number could by then name another file.
 type FD struct {
 	fd       atomic.Int32 // -1 once closed or disowned
+	nowait   atomic.Bool  // reads must not block, and the kernel may be asked for that
 	features Features
 }
 
-func newFD(fd int, features Features) *FD {
+func newFD(fd int, features Features, blocking bool) *FD {
 	f := &FD{features: features}
+	f.nowait.Store(!blocking)
 	f.fd.Store(int32(fd))
 	return f
 }
@@ -60,7 +62,7 @@ func (f *FD) Dup() (*FD, error) {
 	if err != nil {
 		return nil, fmt.Errorf("duplicate userfaultfd %d: %w", fd, err)
 	}
-	return newFD(dup, f.features), nil
+	return newFD(dup, f.features, !f.nowait.Load()), nil
 }
 
 // ioctl is the one place from which this package enters the kernel with a

@@ -50,7 +50,7 @@ func Open(o Options) (*FD, error) {
 		unix.Close(fd)
 		return nil, handshakeError(o, features, errno)
 	}
-	return newFD(fd, features), nil
+	return newFD(fd, features, o.Blocking), nil
 }
 
 // create makes a descriptor that has not been through the handshake.

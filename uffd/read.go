@@ -22,8 +22,9 @@ func (f *FD) Read(msgs []Message) (int, error) {
 		return 0, nil
 	}
 	const size = unsafe.Sizeof(Message{})
+	buf := unix.Iovec{Base: (*byte)(unsafe.Pointer(unsafe.SliceData(msgs))), Len: uint64(uintptr(len(msgs)) * size)}
 	for {
-		n, _, errno := unix.Syscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(msgs))), uintptr(len(msgs))*size)
+		n, errno := f.read(fd, &buf)
 		switch errno {
 		case 0:
 			return int(n / size), nil
@@ -34,4 +35,20 @@ func (f *FD) Read(msgs []Message) (int, error) {
 			return 0, fmt.Errorf("read userfaultfd %d: %w", fd, errno)
 		}
 	}
+}
+
+// read is read(2), but of a descriptor that is meant not to block it never does,
+// whatever others have made of the flag on the open file since: RWF_NOWAIT (Linux
+// 6.10 for userfaultfd) asks for that anew each time.
+func (f *FD) read(fd int, buf *unix.Iovec) (uintptr, unix.Errno) {
+	if f.nowait.Load() {
+		const noOffset = ^uintptr(0)
+		n, _, errno := unix.Syscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(buf)), 1, noOffset, noOffset, unix.RWF_NOWAIT)
+		if errno != unix.EOPNOTSUPP && errno != unix.ENOSYS {
+			return n, errno
+		}
+		f.nowait.Store(false)
+	}
+	n, _, errno := unix.Syscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(buf.Base)), uintptr(buf.Len))
+	return n, errno
 }

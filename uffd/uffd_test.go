@@ -3,9 +3,11 @@ package uffd_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -195,6 +197,30 @@ func TestReadOfNothing(t *testing.T) {
 	}
 	if n, err := fd.Read(nil); n != 0 || err != nil {
 		t.Errorf("into nothing: %d messages, %v", n, err)
+	}
+}
+
+// The flag lies on the open file, so whoever else has it can take it away.
+func TestReadDoesNotBlockWhateverTheFlag(t *testing.T) {
+	fd := open(t, uffd.Options{})
+	if err := unix.SetNonblock(fd.Int(), false); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan error, 1)
+	go func() {
+		n, err := fd.Read(make([]uffd.Message, 1))
+		if n != 0 {
+			err = fmt.Errorf("%d messages", n)
+		}
+		read <- err
+	}()
+	select {
+	case err := <-read:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it blocks, as it does before Linux 6.10")
 	}
 }
 

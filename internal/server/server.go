@@ -57,10 +57,7 @@ type server struct {
 func Run(stop, kill context.Context, o Options) error {
 	s := &server{o: o, sessions: map[*session.Session]bool{}}
 	first, err := s.accept(stop)
-	if stop.Err() != nil {
-		err = errors.Join(err, s.drain(kill))
-	}
-	err = errors.Join(err, o.Listener.Close())
+	err = errors.Join(err, s.drain(), o.Listener.Close())
 	if first != nil {
 		select {
 		case <-first.Done():
@@ -94,11 +91,12 @@ func (s *server) accept(stop context.Context) (*session.Session, error) {
 
 // drain starts sessions for the clients that have come and were not accepted yet.
 // Their memory is handed over; without a session they would wait for it for ever.
-func (s *server) drain(kill context.Context) error {
+// Like the others they are left complete, or killed.
+func (s *server) drain() error {
 	err := s.o.Listener.Stop()
 	for {
-		client, acceptErr := s.o.Listener.Accept(kill)
-		if acceptErr != nil {
+		client, acceptErr := s.o.Listener.Accept(context.Background())
+		if acceptErr != nil { // soon, as there are no new ones
 			return err
 		}
 		s.start(client)
