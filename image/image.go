@@ -71,7 +71,8 @@ type Stage interface {
 // A BlobWriter takes one blob's content.
 type BlobWriter interface {
 	io.Writer
-	// Commit makes the blob durable and visible, and returns its descriptor.
+	// Commit makes the blob durable and returns its descriptor. A stage may show it to
+	// others only later, with all that belongs together.
 	Commit(ctx context.Context, mediaType string) (ocispec.Descriptor, error)
 	// Abort throws the blob away. After Commit has succeeded it does nothing.
 	Abort() error

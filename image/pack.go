@@ -67,6 +67,9 @@ func packImage(ctx context.Context, stage Stage, src io.Reader, size int64, o Op
 		return none, err
 	}
 	if in.size >= 0 {
+		if err := checkSize(in.size); err != nil {
+			return none, err
+		}
 		if _, err := o.config(in.size); err != nil {
 			return none, err
 		}

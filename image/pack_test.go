@@ -61,6 +61,25 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// TestOddSize says how much was there, and what would do.
+func TestOddSize(t *testing.T) {
+	for size, want := range map[int]string{
+		0: "the input is empty", 100: "100 bytes, which is not a multiple of 4096", 4097: "4097 bytes, which is not a multiple of 4096: the nearest are 4096 and 8192",
+		1<<20 - 1: "1048575 bytes, which is not a multiple of 4096: the nearest are 1044480 and 1048576",
+	} {
+		f := createFile(t, filepath.Join(t.TempDir(), "odd"))
+		if err := f.Truncate(int64(size)); err != nil {
+			t.Fatal(err)
+		}
+		for name, src := range map[string]io.Reader{"file": f, "stream": bytes.NewReader(make([]byte, size))} {
+			_, err := Pack(t.Context(), newMemory(), src, -1, Options{FrameSize: 8192})
+			if !errors.Is(err, ErrBadInput) || !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("%s of %d bytes: %v, want %q", name, size, err, want)
+			}
+		}
+	}
+}
+
 // TestShortFile has a file that ends before the size that was asked for, in data and in a hole.
 func TestShortFile(t *testing.T) {
 	for name, size := range map[string]int64{"data": 4 * PageSize, "hole": 1 << 20} {

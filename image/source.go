@@ -54,6 +54,20 @@ func (s *source) useFile(f *os.File) error {
 	return nil
 }
 
+// checkSize says whether an input of that many bytes can be an image.
+func checkSize(size int64) error {
+	below := size / PageSize * PageSize
+	switch {
+	case size == 0:
+		return badInput("the input is empty")
+	case below == size:
+		return nil
+	case below == 0:
+		return badInput("the input has %d bytes, which is not a multiple of %d", size, PageSize)
+	}
+	return badInput("the input has %d bytes, which is not a multiple of %d: the nearest are %d and %d", size, PageSize, below, below+PageSize)
+}
+
 // next gives the next range: its length and that it is a hole, of any number of whole frames, or its content in p, which
 // has the frame size. At the end it gives io.EOF.
 func (s *source) next(p []byte) (n int64, hole bool, err error) {
@@ -77,8 +91,8 @@ func (s *source) next(p []byte) (n int64, hole bool, err error) {
 	case err == io.EOF && s.size < 0:
 		return 0, false, s.finish()
 	case err == io.ErrUnexpectedEOF && s.size < 0:
-		if n%PageSize != 0 {
-			return 0, false, badInput("the input has %d bytes, which is not a multiple of %d", s.off, PageSize)
+		if err := checkSize(s.off); err != nil {
+			return 0, false, err
 		}
 	case err == io.EOF || err == io.ErrUnexpectedEOF:
 		return 0, false, badInput("the input ends after %d bytes of %d", s.off, s.size)
@@ -105,8 +119,8 @@ func (s *source) read(p []byte) (int64, error) {
 }
 
 func (s *source) finish() error {
-	if s.off == 0 {
-		return badInput("the input is empty")
+	if err := checkSize(s.off); err != nil {
+		return err
 	}
 	if s.file != nil {
 		if _, err := s.file.Seek(s.base+s.off, io.SeekStart); err != nil {

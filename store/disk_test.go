@@ -32,7 +32,8 @@ func mountTmpfs(t *testing.T, options string) string {
 	return dir
 }
 
-// TestFullDisk fills the disk at every stage of a pack and of a tag. The store stays as it was, and works once there is room.
+// TestFullDisk fills the disk at every stage of a pack and of a tag, to the last page. The store stays as it was, the room
+// is free again, and all works once there is enough.
 func TestFullDisk(t *testing.T) {
 	dir := mountTmpfs(t, "size=2m,mode=0700")
 	l, err := OpenLayout(filepath.Join(dir, "store"))
@@ -43,9 +44,14 @@ func TestFullDisk(t *testing.T) {
 	packTagged(t, l, "good", want)
 	before := files(t, l.Dir())
 	ballast := filepath.Join(dir, "ballast")
-	for free := int64(0); free <= 200<<10; free += 20 << 10 {
+	room := available(t, dir)
+	for free := int64(0); ; free += 4 << 10 {
 		fill(t, ballast, dir, free)
-		_, err := l.Pack(t.Context(), bytes.NewReader(content(200)), -1, image.Options{PackSize: 64 << 10, FrameSize: 32 << 10})
+		_, err := l.PackAs(t.Context(), mustParse(t, "large"), bytes.NewReader(content(200)), -1, image.Options{PackSize: 64 << 10, FrameSize: 32 << 10})
+		if err == nil && free > 0 {
+			t.Logf("it needed %d KiB", free>>10)
+			break
+		}
 		if !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("pack with %d bytes free: %v, want ENOSPC", free, err)
 		}
@@ -65,6 +71,15 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkUnchanged(t, l, before)
+		if now := available(t, dir); now != room {
+			t.Errorf("%d bytes are free, %d were before", now, room)
+		}
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readTagged(t.Context(), l, mustParse(t, "large")); err != nil || !bytes.Equal(got, content(200)) {
+		t.Errorf("content of what just fitted differs, %v", err)
 	}
 	if got, err := readTagged(t.Context(), l, mustParse(t, "good")); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("content differs, %v", err)
@@ -75,14 +90,19 @@ func TestFullDisk(t *testing.T) {
 // fill takes all of the file system's room but so many bytes.
 func fill(t *testing.T, ballast, dir string, leave int64) {
 	t.Helper()
+	if err := os.WriteFile(ballast, make([]byte, available(t, dir)-leave), fileMode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// available is how many bytes the file system has room for.
+func available(t *testing.T, dir string) int64 {
+	t.Helper()
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		t.Fatal(err)
 	}
-	n := int64(st.Bavail)*st.Bsize - leave
-	if err := os.WriteFile(ballast, make([]byte, n), fileMode); err != nil {
-		t.Fatal(err)
-	}
+	return int64(st.Bavail) * st.Bsize
 }
 
 // checkUnchanged checks that files and names are as before.

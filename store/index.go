@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -157,11 +158,8 @@ func (l *Layout) Tag(ctx context.Context, ref Ref, d ocispec.Descriptor) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if reason := ref.problem(); reason != "" {
-		return fmt.Errorf("%w %q: %s", ErrBadRef, ref, reason)
-	}
-	if ref.Digest != "" {
-		return fmt.Errorf("%w %q: a digest cannot be given to an image", ErrBadRef, ref)
+	if err := checkTag(ref); err != nil {
+		return err
 	}
 	if err := l.checkManifest(d); err != nil {
 		return fmt.Errorf("tag %s: %w", ref, err)
@@ -169,33 +167,46 @@ func (l *Layout) Tag(ctx context.Context, ref Ref, d ocispec.Descriptor) error {
 	if err := l.prepare(); err != nil {
 		return err
 	}
-	return l.updateIndex(func(x *ocispec.Index) {
-		x.Manifests = slices.DeleteFunc(x.Manifests, func(d ocispec.Descriptor) bool {
-			r, ok := refOf(d)
-			return ok && r == ref
-		})
-		d := plain(d)
-		d.Data = nil
-		d.Annotations = map[string]string{ocispec.AnnotationRefName: ref.String()}
-		x.Manifests = append(x.Manifests, d)
-	})
-}
-
-// updateIndex changes index.json under the lock.
-func (l *Layout) updateIndex(change func(*ocispec.Index)) error {
 	unlock, err := l.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	f, err := l.stageIndex(ref, d)
+	if err != nil {
+		return err
+	}
+	return l.publish(f, ocispec.ImageIndexFile)
+}
+
+// checkTag says whether an image can be given that name.
+func checkTag(ref Ref) error {
+	if reason := ref.problem(); reason != "" {
+		return fmt.Errorf("%w %q: %s", ErrBadRef, ref, reason)
+	}
+	if ref.Digest != "" {
+		return fmt.Errorf("%w %q: a digest cannot be given to an image", ErrBadRef, ref)
+	}
+	return nil
+}
+
+// stageIndex writes the index.json in which ref stands for d, to be published. The lock must be held.
+func (l *Layout) stageIndex(ref Ref, d ocispec.Descriptor) (*os.File, error) {
 	x, err := l.readIndex()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	change(x)
+	x.Manifests = slices.DeleteFunc(x.Manifests, func(d ocispec.Descriptor) bool {
+		r, ok := refOf(d)
+		return ok && r == ref
+	})
+	d = plain(d)
+	d.Data = nil
+	d.Annotations = map[string]string{ocispec.AnnotationRefName: ref.String()}
+	x.Manifests = append(x.Manifests, d)
 	b, err := encodeIndex(x)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return l.replace(ocispec.ImageIndexFile, b)
+	return l.stageContent(b)
 }

@@ -247,6 +247,56 @@ func TestAbortedBatch(t *testing.T) {
 	}
 }
 
+// TestFailedPublish: what can't be published whole is taken back, but for what was there before.
+func TestFailedPublish(t *testing.T) {
+	l := newLayout(t)
+	old, fresh, last := digest.FromString("old"), digest.FromString("fresh"), digest.FromString("last")
+	stageAll := func(contents ...string) *Batch {
+		t.Helper()
+		b := begin(t, l)
+		for _, content := range contents {
+			w, err := b.Create(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(w, content); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Commit(t.Context(), "text/plain"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return b
+	}
+	if err := stageAll("old").Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := files(t, l.Dir())
+	if err := os.Mkdir(l.path(filepath.Join(blobDir, last.Encoded())), dirMode); err != nil { // in the way
+		t.Fatal(err)
+	}
+	ref, manifest := mustParse(t, "a"), ocispec.Descriptor{Digest: last, Size: 4}
+	for name, publish := range map[string]func(*Batch) error{
+		"Publish":         func(b *Batch) error { return b.Publish(t.Context()) },
+		"PublishAs":       func(b *Batch) error { return b.PublishAs(t.Context(), ref, manifest) },
+		"of no such name": func(b *Batch) error { return b.PublishAs(t.Context(), Ref{Name: "a", Digest: last}, manifest) },
+		"of another's image": func(b *Batch) error {
+			return b.PublishAs(t.Context(), ref, ocispec.Descriptor{Digest: digest.FromString("x")})
+		},
+	} {
+		b := stageAll("old", "fresh", "last", "never reached")
+		if err := publish(b); err == nil {
+			t.Errorf("%s succeeded", name)
+		}
+		if err := b.Abort(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if after := files(t, l.Dir()); !maps.Equal(before, after) {
+			t.Errorf("%s: the store has %v, had %v (%s, %s)", name, after, before, old, fresh)
+		}
+	}
+}
+
 // TestInterruptedPack leaves nothing, though several packs were complete.
 func TestInterruptedPack(t *testing.T) {
 	l := newLayout(t)
@@ -258,7 +308,7 @@ func TestInterruptedPack(t *testing.T) {
 			cancel()
 		}
 	}}
-	if _, err := l.Pack(ctx, bytes.NewReader(content(200)), -1, o); !errors.Is(err, context.Canceled) {
+	if _, err := l.PackAs(ctx, mustParse(t, "large"), bytes.NewReader(content(200)), -1, o); !errors.Is(err, context.Canceled) {
 		t.Fatalf("pack: %v, want context.Canceled", err)
 	}
 	if after := files(t, l.Dir()); !maps.Equal(before, after) {

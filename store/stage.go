@@ -157,21 +157,30 @@ func lockNew(f *os.File) (kept bool, err error) {
 
 // replace puts content in place of the store's file of that name, at once or not at all.
 func (l *Layout) replace(name string, content []byte) error {
-	f, err := l.stage()
+	f, err := l.stageContent(content)
 	if err != nil {
 		return err
-	}
-	if _, err := f.Write(content); err != nil {
-		return discard(f, err)
 	}
 	return l.publish(f, name)
 }
 
-// publish makes a staged file durable and visible under its name in the store, and closes it.
-func (l *Layout) publish(f *os.File, name string) error {
-	if err := f.Sync(); err != nil {
-		return discard(f, err)
+// stageContent stages a whole file, durably.
+func (l *Layout) stageContent(content []byte) (*os.File, error) {
+	f, err := l.stage()
+	if err != nil {
+		return nil, err
 	}
+	if _, err := f.Write(content); err != nil {
+		return nil, discard(f, err)
+	}
+	if err := f.Sync(); err != nil {
+		return nil, discard(f, err)
+	}
+	return f, nil
+}
+
+// publish makes a staged file, which is durable, visible under its name in the store, and closes it.
+func (l *Layout) publish(f *os.File, name string) error {
 	if err := os.Rename(f.Name(), l.path(name)); err != nil {
 		return discard(f, err)
 	}

@@ -146,13 +146,10 @@ func (a *app) pack(ctx context.Context, file string, ref store.Ref, o image.Opti
 	return a.print("%s@%s\n%s\n", d.Ref, d.Digest, d.summary())
 }
 
-// packInto packs, and names the image when all of it is there.
+// packInto packs, and names the image: both, or it leaves nothing.
 func packInto(ctx context.Context, l *store.Layout, src io.Reader, ref store.Ref, o image.Options) (*description, error) {
-	manifest, err := l.Pack(ctx, src, -1, o)
+	manifest, err := l.PackAs(ctx, ref, src, -1, o)
 	if err != nil {
-		return nil, err
-	}
-	if err := l.Tag(ctx, ref, manifest); err != nil {
 		return nil, err
 	}
 	opened, err := openManifest(ctx, l, ref, manifest)

@@ -234,6 +234,48 @@ func TestStopLeavesClientsComplete(t *testing.T) {
 	}
 }
 
+// Clients that had handed their memory over when the server was told to stop, but that
+// it had not got to yet, are left complete like the others. Stopped, it gets to none.
+func TestStopServesWhoHasCome(t *testing.T) {
+	f := packed(t, 4<<20)
+	s := f.serve(t, "--no-prefetch")
+	s.signal(syscall.SIGSTOP)
+	var clients []*handofftest.Client
+	for range 3 {
+		clients = append(clients, f.client(t, s, nil))
+	}
+	s.signal(syscall.SIGTERM)
+	s.signal(syscall.SIGCONT)
+	s.exits(0)
+	for i := range clients { // all first: who was not served would make us wait
+		if e := s.await("ended", i+1); e["outcome"] != "left" {
+			t.Errorf("%v", e)
+		}
+	}
+	for _, c := range clients {
+		checkAll(t, c)
+		exit(t, c)
+	}
+}
+
+// The same clients, where the image can't be had: they are killed, not left to wait.
+func TestStopKillsWhoHasComeInVain(t *testing.T) {
+	f := packed(t, 8<<20)
+	if err := damage(f.store, "pack", "flip", 0); err != nil {
+		t.Fatal(err)
+	}
+	s := f.serve(t, "--no-prefetch", "--grace", "500ms")
+	s.signal(syscall.SIGSTOP)
+	c := f.client(t, s, nil)
+	s.signal(syscall.SIGTERM)
+	s.signal(syscall.SIGCONT)
+	s.exits(7)
+	if e := s.await("ended", 1); e["outcome"] != "killed" {
+		t.Errorf("%v", e)
+	}
+	<-c.Done()
+}
+
 // A client that can't be completed is killed rather than shown zeros: when its time is
 // up, or at the second signal.
 func TestStopKillsWhatCantBeCompleted(t *testing.T) {

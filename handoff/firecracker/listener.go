@@ -124,7 +124,7 @@ func (l *Listener) Stop() error { return l.stop() }
 // Close does as Stop does, and gives up the clients that no Accept has taken.
 func (l *Listener) Close() error { return l.close() }
 
-// backlogTime is how long connections are taken that came before the end.
+// backlogTime is how long nobody may come after Stop, before all who came earlier are known to have been taken.
 const backlogTime = 50 * time.Millisecond
 
 func (l *Listener) leaveSocket() error {
@@ -155,6 +155,9 @@ func (l *Listener) shut() error {
 func (l *Listener) acceptAll() {
 	var handshakes sync.WaitGroup
 	for {
+		if l.isStopping() { // the last one may have waited until there was room
+			l.socket.SetDeadline(time.Now().Add(backlogTime))
+		}
 		conn, err := l.socket.AcceptUnix()
 		if err == nil {
 			p := l.enter(conn)

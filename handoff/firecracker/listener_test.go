@@ -111,6 +111,44 @@ func TestStopKeepsThoseWhoHaveCome(t *testing.T) {
 	}
 }
 
+// Those who still stand in the queue of a listener that is full have come in time, too,
+// however long it takes until there is room for them.
+func TestStopKeepsTheQueue(t *testing.T) {
+	l := listenFor(t, Options{Handshakes: 2})
+	for n := range 6 {
+		send(t, dial(t, l.Addr()), good, newUserfaultfd(t))
+		for n < 2 && l.finished() <= n {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if err := l.Stop(); err != nil {
+		t.Error(err)
+	}
+	time.Sleep(2 * backlogTime)
+	for n := range 6 {
+		client, err := l.Accept(soon(t))
+		if err != nil {
+			t.Fatalf("client %d: %v", n, err)
+		}
+		client.Close()
+	}
+	if _, err := l.Accept(soon(t)); !errors.Is(err, ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
+	}
+}
+
+// finished is how many handshakes wait for Accept.
+func (l *Listener) finished() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.pending {
+		if p.finished {
+			n++
+		}
+	}
+	return n
+}
+
 func TestListenPaths(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
